@@ -1,0 +1,146 @@
+"""The ``qwenhost`` command: lazy sub-commands and the one place where errors are caught."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from qwenhost import __version__
+from qwenhost.errors import QwenhostError
+
+# Name -> (module:attribute, one line of help). The line stands here so that --help imports no command.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "inspect": ("qwenhost.cli.inspect:command", "Show the GPUs, their links, the host and its disk."),
+    "plan": ("qwenhost.cli.plan:command", "Choose checkpoint, layout and every vLLM flag for a node."),
+    "render": (
+        "qwenhost.cli.render:command",
+        "Write a plan as argv, config, docker, compose, systemd or Helm values.",
+    ),
+    "serve": ("qwenhost.cli.serve:command", "Start and supervise vLLM from a plan."),
+    "status": ("qwenhost.cli.status:command", "Show the services started here."),
+    "logs": ("qwenhost.cli.logs:command", "Print or follow a service's log."),
+    "stop": ("qwenhost.cli.stop:command", "Drain and stop a service."),
+    "probe": ("qwenhost.cli.probe:command", "Load an endpoint and measure it."),
+    "simulate": ("qwenhost.cli.simulate:command", "Run a plan against a load in virtual time."),
+    "cost": ("qwenhost.cli.cost:command", "Price a workload or a usage file on the API side."),
+    "compare": ("qwenhost.cli.compare:command", "Price self-hosting against Sonnet 4.6 and hosted Qwen."),
+    "report": ("qwenhost.cli.report:command", "Turn a saved comparison into terminal text or HTML."),
+    "profiles": ("qwenhost.cli.profiles:command", "List, show and check the facts everything rests on."),
+    "doctor": ("qwenhost.cli.doctor:command", "Check this machine before a start and print remedies."),
+    "demo": (
+        "qwenhost.cli.demo:command",
+        "Plan, serve, probe and compare on a simulated node, with a report.",
+    ),
+}
+HIDDEN: Final[dict[str, str]] = {
+    "_simulated-engine": "qwenhost.cli.simulated_engine:command",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is used; Click's own pattern."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of work, not of the alphabet."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module on first use."""
+        del ctx
+        target = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else HIDDEN.get(cmd_name)
+        if target is None:
+            return None
+        module, attribute = target.split(":")
+        found = getattr(importlib.import_module(module), attribute)
+        assert isinstance(found, click.Command), target  # noqa: S101 - our own table
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say which command may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=3)
+            if not near:
+                raise
+            message = f"{error.format_message()} Did you mean {' or '.join(near)}?"
+            raise click.UsageError(message, ctx=ctx) from error
+
+
+@click.group(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, "-V", "--version", prog_name="qwenhost")
+@click.option(
+    "--profiles",
+    "profiles_dir",
+    multiple=True,
+    type=click.Path(path_type=str),
+    help="Folder of your own profiles, merged over the built-in ones by id. Also QWENHOST_PROFILES.",
+)
+@click.option("--debug", is_flag=True, envvar="QWENHOST_DEBUG", help="Show tracebacks.")
+@click.pass_context
+def cli(ctx: click.Context, profiles_dir: tuple[str, ...], debug: bool) -> None:
+    r"""Should you self-host Qwen3.5-122B-A10B instead of paying for Claude Sonnet 4.6, and how?
+
+    \b
+    qwenhost inspect                               what this machine has
+    qwenhost plan --gpus 2xH200 --workload chat    which checkpoint, layout and flags
+    qwenhost compare --gpus 2xH200 --workload chat what it costs on each side
+    qwenhost serve plan.json                       run it
+    """
+    ctx.obj = {"profiles": profiles_dir, "debug": debug}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: run, print an error as one sentence and a remedy, exit with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result: Any = cli.main(args=argv, prog_name="qwenhost", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except QwenhostError as error:
+        if "--debug" in argv:
+            raise
+        return _show(error)
+    except BrokenPipeError:
+        # The reader went away (| head); point stdout elsewhere so that the interpreter's flush is quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return result if isinstance(result, int) else 0
+
+
+def _show(error: QwenhostError) -> int:
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.message}", err=True)
+    if error.remedy:
+        click.echo(f"  {error.remedy}", err=True)
+    return error.exit_code
+
+
+if __name__ == "__main__":
+    main()

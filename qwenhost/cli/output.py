@@ -1,0 +1,39 @@
+"""What every command prints with: JSON on stdout, words for people, progress on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def write_json(value: Any) -> None:
+    """A msgspec value (or plain data) as indented JSON on stdout."""
+    data = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    click.echo(msgspec.json.format(data, indent=2).decode().rstrip())
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console: no colour when piped or NO_COLOR is set, 60 columns at least."""
+    from rich.console import Console as RichConsole
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else max(60, int(os.environ.get("COLUMNS", "100")))
+    return RichConsole(stderr=stderr, highlight=False, width=width)
+
+
+def say(line: str) -> None:
+    """A line of progress for people, on stderr."""
+    click.echo(line, err=True)
+
+
+def hint(line: str) -> None:
+    """What to do next, on stderr and only for a person at a terminal."""
+    if sys.stderr.isatty():
+        click.echo(click.style(line, dim=True), err=True)

@@ -1,0 +1,163 @@
+"""Where the peers meet: options to catalog, node, workload, plan. The only place that knows them all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from qwenhost.errors import BadInputError
+from qwenhost.facts import Slo, TokenStats
+from qwenhost.node import parse_gpus
+from qwenhost.plan import GpuPriceRef, Pins, PlanRequest
+from qwenhost.units import GIB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qwenhost.facts import Catalog, Workload
+    from qwenhost.node import Node
+    from qwenhost.plan import Candidate, Plan
+
+
+def catalog(ctx: click.Context) -> Catalog:
+    """Built-in profiles with QWENHOST_PROFILES and --profiles merged over them, in that order."""
+    from qwenhost.profiles import load_catalog
+
+    folders = [Path(p) for p in os.environ.get("QWENHOST_PROFILES", "").split(os.pathsep) if p]
+    folders += [Path(p) for p in (ctx.find_root().obj or {}).get("profiles", ())]
+    return load_catalog(folders)
+
+
+def node(known: Catalog, options: Mapping[str, Any]) -> Node:
+    """The described node of ``--gpus``, or this machine's."""
+    if options.get("gpus"):
+        return parse_gpus(options["gpus"], known.gpus, interconnect=options.get("interconnect"))
+    from qwenhost.discovery import discover_node
+
+    return discover_node(known.gpus)
+
+
+def workload(known: Catalog, options: Mapping[str, Any]) -> Workload:
+    """The preset, with the sizes and limits given on the command line in place of its own.
+
+    Raises:
+        BadInputError: no such preset.
+    """
+    name = options.get("workload") or "chat"
+    if name not in known.workloads:
+        raise BadInputError(
+            f"--workload {name!r}: no such preset",
+            remedy=f"Choose one of: {', '.join(sorted(known.workloads))}.",
+        )
+    chosen = known.workloads[name]
+    changes: dict[str, Any] = {}
+    if options.get("input_tokens"):
+        changes["input_tokens"] = TokenStats(mean=float(options["input_tokens"]))
+    if options.get("output_tokens"):
+        changes["output_tokens"] = TokenStats(mean=float(options["output_tokens"]))
+    if changes:
+        # The preset's other statistics belong to its own sizes; the published hit rate too.
+        changes |= {
+            "prefix_hit_5m": None, "prefix_hit_1h": None, "prefix_hit_unbounded": None,
+            "image_tokens": 0.0, "synthetic": True,
+        }  # fmt: skip
+    if options.get("prefix_hit") is not None:
+        hit = options["prefix_hit"]
+        changes |= {"prefix_hit_5m": hit, "prefix_hit_1h": hit, "prefix_hit_unbounded": hit}
+    slo = chosen.slo
+    if options.get("slo_ttft_ms") or options.get("slo_tpot_ms"):
+        changes["slo"] = Slo(
+            ttft_ms=options.get("slo_ttft_ms") or slo.ttft_ms,
+            tpot_ms=options.get("slo_tpot_ms") or slo.tpot_ms,
+            e2e_ms=slo.e2e_ms,
+            percentile=slo.percentile,
+        )
+    return msgspec.structs.replace(chosen, **changes) if changes else chosen
+
+
+def pins(options: Mapping[str, Any]) -> Pins:
+    """What the user fixed on the command line."""
+    fixed = {name: options.get(name) for name in Pins.__struct_fields__ if name != "available_kv_bytes"}
+    available = options.get("available_kv_gib")
+    return Pins(**fixed, available_kv_bytes=None if available is None else int(available * GIB))
+
+
+def gpu_price(known: Catalog, machine: Node, options: Mapping[str, Any]) -> GpuPriceRef | None:
+    """The rent to price with: ``--gpu-price``, else the cheapest listed of the tier, else None.
+
+    Raises:
+        BadInputError: a provider or tier that lists no price for this GPU was asked for by name.
+    """
+    given = options.get("gpu_price")
+    if given is not None:
+        return GpuPriceRef(
+            usd_per_gpu_hour=given, provider="given", tier="given", as_of="", source="--gpu-price"
+        )
+    tier = options.get("gpu_tier") or "on_demand"
+    provider = options.get("gpu_provider")
+    gpu = machine.gpus[0].spec if machine.gpus else None
+    rows = [p for p in known.gpu_prices if p.gpu == gpu and p.min_gpus <= max(8, machine.gpu_count)]
+    matching = [p for p in rows if p.tier == tier and provider in (None, p.provider)]
+    if not matching:
+        if provider or (rows and tier != "on_demand"):
+            listed = ", ".join(sorted({f"{p.provider} ({p.tier})" for p in rows})) or "none"
+            raise BadInputError(
+                f"no {tier} price of {gpu} {'by ' + provider if provider else 'is listed'}",
+                remedy=f"Listed: {listed}. Or give --gpu-price USD.",
+            )
+        return None
+    best = min(matching, key=lambda p: (p.usd_per_gpu_hour, p.provider))
+    return GpuPriceRef(
+        usd_per_gpu_hour=best.usd_per_gpu_hour,
+        provider=best.provider,
+        tier=best.tier,
+        as_of=best.source.as_of.isoformat(),
+        source=best.source.where,
+    )
+
+
+def plan_request(known: Catalog, options: Mapping[str, Any]) -> PlanRequest:
+    """Everything the planner is asked, from a command's options."""
+    machine = node(known, options)
+    chosen = workload(known, options)
+    extra = {name: options[name] for name in ("objective", "vllm_version") if options.get(name)}
+    return PlanRequest(
+        node=machine,
+        workload=chosen,
+        slo=chosen.slo,
+        pins=pins(options),
+        concurrency=options.get("concurrency"),
+        rate=options.get("rate"),
+        gpu_price=gpu_price(known, machine, options),
+        **extra,
+    )
+
+
+def make_plan(known: Catalog, options: Mapping[str, Any]) -> Plan:
+    """Plan and fill in every candidate's argv.
+
+    Raises:
+        InfeasibleError: nothing fits; carries the rejections.
+    """
+    from qwenhost.planner import make_plan as decide
+
+    return with_argv(decide(plan_request(known, options), known))
+
+
+def with_argv(plan: Plan) -> Plan:
+    """The plan with ``vllm_argv`` rendered on every candidate."""
+    from qwenhost.render import vllm_argv
+
+    def rendered(candidate: Candidate) -> Candidate:
+        return msgspec.structs.replace(candidate, vllm_argv=tuple(vllm_argv(candidate)))
+
+    return msgspec.structs.replace(
+        plan,
+        chosen=rendered(plan.chosen),
+        alternatives=tuple(rendered(c) for c in plan.alternatives),
+        fallbacks=tuple(msgspec.structs.replace(f, candidate=rendered(f.candidate)) for f in plan.fallbacks),
+    )

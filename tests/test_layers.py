@@ -1,0 +1,80 @@
+"""The layer law: a module imports from lower layers or its own package, and at the top of the file."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "qwenhost"
+
+# docs/design.md explains the layers; a new top-level module must be given one here.
+LAYERS = {
+    "__init__": 0, "errors": 0, "units": 0,
+    "facts": 1, "files": 1,
+    "node": 2,
+    "plan": 3, "measurements": 3,
+    "profiles": 4, "discovery": 4, "planner": 4, "render": 4, "probe": 4, "cost": 4, "simulate": 4,
+    "launcher": 5, "report": 5,
+    "cli": 6, "__main__": 6,
+}  # fmt: skip
+
+
+def room(path: Path) -> str:
+    """The top-level module or package a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> list[tuple[str, int, bool]]:
+    """(room, line, at module level) of every qwenhost import, type-checking ones included."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+    }
+    found = []
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: write absolute imports"
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "qwenhost" else str(node.module)
+                for alias in node.names
+            ]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "qwenhost":
+                target = parts[1] if len(parts) > 1 else "__init__"
+                found.append(
+                    (target if target in LAYERS else "__init__", node.lineno, id(node) not in inside)
+                )
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_downwards(path: Path) -> None:
+    """Every import goes to a lower layer or stays in its own package."""
+    own = room(path)
+    assert own in LAYERS, f"{path}: give {own!r} a layer"
+    for target, line, _ in imported_rooms(path):
+        allowed = target == own or LAYERS[target] < LAYERS[own]
+        assert allowed, (
+            f"{path}:{line}: {own} (layer {LAYERS[own]}) imports {target} (layer {LAYERS[target]})"
+        )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_import_hides_in_a_function(path: Path) -> None:
+    """Lazy imports of our own modules are for the command line's start-up time only."""
+    if room(path) == "cli":
+        return
+    hidden = [line for _, line, top in imported_rooms(path) if not top]
+    assert not hidden, f"{path}: imports inside functions at lines {hidden}"
