@@ -6,6 +6,8 @@ Exit codes are a contract: 0 ok, 1 failed at run time, 2 usage or bad input, 3 n
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class QwenhostError(Exception):
     """Base of every error a user may see; caught once, in ``qwenhost.cli.main``.
@@ -32,10 +34,20 @@ class BadInputError(QwenhostError):
 
 
 class InfeasibleError(QwenhostError):
-    """No plan fits the hardware, or a pinned choice is impossible."""
+    """No plan fits the hardware, or a pinned choice is impossible.
+
+    Args:
+        message: what does not fit.
+        remedy: what to do next.
+        rejections: ``qwenhost.plan.Rejection`` values, each with its rule and figures.
+    """
 
     exit_code = 3
     kind = "infeasible"
+
+    def __init__(self, message: str, *, remedy: str = "", rejections: tuple[Any, ...] = ()) -> None:
+        super().__init__(message, remedy=remedy)
+        self.rejections = rejections
 
 
 class UnavailableError(QwenhostError):

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import msgspec
 
 from qwenhost.errors import BadInputError
@@ -17,6 +16,8 @@ from qwenhost.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import click
 
     from qwenhost.facts import Catalog, Workload
     from qwenhost.node import Node
