@@ -248,6 +248,8 @@ class WeightFormat(Value, frozen=True, kw_only=True):
     """(rows, columns) of weights that share one scale; ``(1, 128)`` is group size 128."""
     zero_bits: float = 0
     """Bits of one zero point; same block as the scale."""
+    dropped_bits: float = 0
+    """Bits per scale block that the files hold and vLLM drops on load (zero points of symmetric GPTQ)."""
     compute: Literal["bf16", "fp8", "fp4"] = "bf16"
     """Arithmetic used where the GPU is native to it; otherwise weight-only through Marlin."""
     native_compute_capability: float = 0.0
@@ -258,6 +260,12 @@ class WeightFormat(Value, frozen=True, kw_only=True):
         """Mean bytes per parameter, scales and zero points included."""
         rows, columns = self.scale_block
         return self.bits / 8 + (self.scale_bits + self.zero_bits) / 8 / (rows * columns)
+
+    @property
+    def stored_bytes_per_parameter(self) -> float:
+        """Mean bytes per parameter in the files, what vLLM drops on load included."""
+        rows, columns = self.scale_block
+        return self.bytes_per_parameter + self.dropped_bits / 8 / (rows * columns)
 
     @property
     def group_size(self) -> int:
