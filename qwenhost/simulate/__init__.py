@@ -1,0 +1,1 @@
+"""A simulated engine: one continuous-batching core, in virtual time or in real time behind HTTP."""

@@ -1,0 +1,118 @@
+"""What the simulated scheduler needs to know of an engine, drawn from a plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qwenhost.errors import BadInputError
+from qwenhost.facts import Value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qwenhost.plan import Candidate
+
+
+class EngineConfig(Value, frozen=True, kw_only=True):
+    """One data-parallel rank, in vLLM's words."""
+
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    """Token budget of a step."""
+    num_blocks: int
+    """Blocks of the pool, vLLM's null block included."""
+    block_size: int
+    """Tokens per attention block; also the prefix-cache granularity."""
+    state_blocks_per_sequence: int = 0
+    """Gated DeltaNet state blocks a running sequence holds."""
+    num_speculative_tokens: int = 0
+    acceptance_rates: tuple[float, ...] = ()
+    """Accepted drafts at each position over drafts made, as vLLM's per-position counters give it."""
+    enable_prefix_caching: bool = True
+    align_prefill: bool = False
+    """vLLM cuts prefill chunks at block boundaries (mamba cache mode ``align``: prefix caching on a
+    hybrid model)."""
+    data_parallel_size: int = 1
+
+    @property
+    def tokens_per_decode(self) -> int:
+        """Budget a decoding sequence takes in a step: its token and its drafts."""
+        return 1 + self.num_speculative_tokens
+
+    @property
+    def usable_blocks(self) -> int:
+        """Block 0 is vLLM's null block."""
+        return self.num_blocks - 1
+
+    @property
+    def max_decoding(self) -> int:
+        """Sequences that fit a step, by ``max_num_seqs`` and by the token budget."""
+        return min(self.max_num_seqs, self.max_num_batched_tokens // self.tokens_per_decode)
+
+    @property
+    def state_blocks_per_checkpoint(self) -> int:
+        """Blocks of one cached Gated DeltaNet state: one slot of each group."""
+        return self.state_blocks_per_sequence // self.tokens_per_decode
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks a running sequence of this many tokens holds."""
+        return -(-tokens // self.block_size) + self.state_blocks_per_sequence
+
+    def refusal(self, prompt_tokens: int, output_tokens: int) -> str | None:
+        """Why a request of this size can never be served; None where it can."""
+        total = prompt_tokens + output_tokens
+        if total > self.max_model_len:
+            return (
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
+                f"{output_tokens} output tokens and your prompt contains at least {prompt_tokens} input tokens, "
+                f"for a total of at least {total} tokens."
+            )
+        need = self.blocks_for(total + self.num_speculative_tokens)
+        if need > self.usable_blocks:
+            return f"The request needs {need} cache blocks, the engine has {self.usable_blocks}."
+        return None
+
+
+def engine_config(candidate: Candidate, acceptance_rates: Sequence[float] = ()) -> EngineConfig:
+    """The scheduler's view of a planned engine (one data-parallel rank of it).
+
+    Args:
+        candidate: chosen or alternative configuration of a plan.
+        acceptance_rates: accepted share by draft position; needed where the plan speculates.
+
+    Raises:
+        BadInputError: too few acceptance rates, or a cache without room for one sequence.
+    """
+    args, cache = candidate.engine_args, candidate.kv_cache
+    drafts = args.num_speculative_tokens
+    if len(acceptance_rates) < drafts:
+        raise BadInputError(
+            f"the plan drafts {drafts} tokens a step, {len(acceptance_rates)} acceptance rates are known",
+            remedy="Give one rate per draft position with --acceptance 0.93,0.80.",
+        )
+    config = EngineConfig(
+        max_model_len=args.max_model_len,
+        max_num_seqs=args.max_num_seqs,
+        max_num_batched_tokens=args.max_num_batched_tokens,
+        num_blocks=cache.num_blocks,
+        block_size=cache.block_size,
+        state_blocks_per_sequence=cache.state_blocks_per_sequence,
+        num_speculative_tokens=drafts,
+        acceptance_rates=tuple(acceptance_rates[:drafts]),
+        enable_prefix_caching=args.enable_prefix_caching,
+        align_prefill=args.enable_prefix_caching and cache.state_blocks_per_sequence > 0,
+        data_parallel_size=candidate.parallelism.data_parallel_size,
+    )
+    if config.align_prefill and config.block_size > config.max_num_batched_tokens:
+        raise BadInputError(
+            f"max_num_batched_tokens {config.max_num_batched_tokens} is below the block size "
+            f"{config.block_size}: with prefix caching on this model vLLM prefills whole blocks",
+            remedy="Plan with --max-num-batched-tokens at or above the block size, or without prefix caching.",
+        )
+    if config.blocks_for(1) > config.usable_blocks or config.max_decoding < 1:
+        raise BadInputError(
+            f"the plan's cache of {cache.num_blocks} blocks holds no sequence",
+            remedy="Make a new plan with: qwenhost plan --save plan.json",
+        )
+    return config
