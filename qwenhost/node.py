@@ -40,6 +40,8 @@ class Gpu(Value, frozen=True, kw_only=True):
     mig_enabled: bool = False
     power_limit_w: float | None = None
     processes: tuple[GpuProcess, ...] = ()
+    processes_hidden: bool = False
+    """True where NVML may not list them: then an empty ``processes`` says nothing."""
 
     @property
     def memory_free_bytes(self) -> int:
@@ -57,6 +59,8 @@ class Link(Value, frozen=True, kw_only=True):
     """Active NVLink links; through an NVSwitch, each GPU's own."""
     path: str = ""
     """NVML's topology level, e.g. ``PIX``, ``NODE``, ``SYS``."""
+    peer_to_peer: bool | None = None
+    """Whether the driver lets one read the other's memory; None where it does not say."""
 
 
 class Host(Value, frozen=True, kw_only=True):
@@ -76,9 +80,13 @@ class Host(Value, frozen=True, kw_only=True):
     cache_free_bytes: int
 
 
+NODE_SCHEMA = "qwenhost.node/1"
+
+
 class Node(Value, frozen=True, kw_only=True):
     """A machine, found or described."""
 
+    schema: str = NODE_SCHEMA
     gpus: tuple[Gpu, ...]
     links: tuple[Link, ...] = ()
     interconnect: Literal["nvlink", "pcie", "none"]
@@ -90,6 +98,8 @@ class Node(Value, frozen=True, kw_only=True):
     origin: Literal["nvml", "described"]
     description: str
     """E.g. ``2x NVIDIA H200``."""
+    notes: tuple[str, ...] = ()
+    """What a person should know about it: hidden GPUs, MIG, mixed models."""
 
     @property
     def gpu_count(self) -> int:
