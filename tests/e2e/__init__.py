@@ -1,0 +1,1 @@
+"""End-to-end tests: real vLLM on the CPU, serving a tiny Qwen3.5-MoE."""
