@@ -326,6 +326,9 @@ class Checkpoint(Value, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------- hardware
 
 
+GpuArchitecture = Literal["ampere", "ada", "hopper", "blackwell", "blackwell_consumer", "cdna3", "cdna4"]
+
+
 class GpuSpec(Value, frozen=True, kw_only=True):
     """A GPU product as NVML reports it, with its limits."""
 
@@ -336,7 +339,7 @@ class GpuSpec(Value, frozen=True, kw_only=True):
     """Regular expression on the NVML name."""
     aliases: tuple[str, ...]
     """Names accepted by ``--gpus``, lower case, without spaces."""
-    architecture: Literal["ampere", "ada", "hopper", "blackwell", "blackwell_consumer", "cdna3", "cdna4"]
+    architecture: GpuArchitecture
     vendor: Literal["nvidia", "amd"] = "nvidia"
     memory_bytes: int
     """Total as NVML reports it."""
