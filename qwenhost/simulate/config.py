@@ -64,9 +64,9 @@ class EngineConfig(Value, frozen=True, kw_only=True):
         total = prompt_tokens + output_tokens
         if total > self.max_model_len:
             return (
-                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
-                f"{output_tokens} output tokens and your prompt contains at least {prompt_tokens} input tokens, "
-                f"for a total of at least {total} tokens."
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you "
+                f"requested {output_tokens} output tokens and your prompt contains at least "
+                f"{prompt_tokens} input tokens, for a total of at least {total} tokens."
             )
         need = self.blocks_for(total + self.num_speculative_tokens)
         if need > self.usable_blocks:
@@ -108,7 +108,7 @@ def engine_config(candidate: Candidate, acceptance_rates: Sequence[float] = ()) 
         raise BadInputError(
             f"max_num_batched_tokens {config.max_num_batched_tokens} is below the block size "
             f"{config.block_size}: with prefix caching on this model vLLM prefills whole blocks",
-            remedy="Plan with --max-num-batched-tokens at or above the block size, or without prefix caching.",
+            remedy="Plan with --max-num-batched-tokens of a block or more, or without prefix caching.",
         )
     if config.blocks_for(1) > config.usable_blocks or config.max_decoding < 1:
         raise BadInputError(

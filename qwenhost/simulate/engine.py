@@ -91,6 +91,10 @@ class StepResult(NamedTuple):
     """Prompts finished: their next token appears."""
     finished: list[Sequence]
     preempted: int
+    running: int
+    """Sequences admitted, while it ran."""
+    kv_cache_usage: float
+    """Share of the pool held, while it ran."""
     emitted: list[tuple[Sequence, int]]
     """Tokens by sequence, where asked for."""
 
@@ -143,7 +147,7 @@ class Engine:
 
     @property
     def load(self) -> int:
-        """vLLM's measure for choosing a data-parallel rank (``waiting * 4 + running``)."""
+        """What vLLM chooses a data-parallel rank by."""
         return 4 * len(self._waiting) + len(self._running)
 
     def submit(self, request: Request, now: float) -> Sequence:
@@ -203,7 +207,7 @@ class Engine:
         # After a preemption the next step may admit again, so it is no longer like this one.
         longest = max_steps if self.preemptions == preempted else 1
         steps, duration = self._time(chunks, until - now, longest)
-        decoding = len(self._decoding)
+        decoding, running, usage = len(self._decoding), len(self._running), self.pool.usage
         emitted = self._emissions() if collect else []
         if decoding:
             self.decode_steps += steps
@@ -214,7 +218,7 @@ class Engine:
             emitted += [(sequence, 1) for sequence in first_tokens]
         return StepResult(
             duration, steps, sum(n for _, n in chunks), decoding, first_tokens, finished,
-            self.preemptions - preempted, emitted,
+            self.preemptions - preempted, running, usage, emitted,
         )  # fmt: skip
 
     # ------------------------------------------------------------------ one step
@@ -314,6 +318,7 @@ class Engine:
             StepShape(
                 prefill_tokens=sum(n for _, n in chunks),
                 prefill_context_tokens=sum(sequence.computed for sequence, _ in chunks),
+                prefill_sequences=max(1, len(chunks)),
                 decode_sequences=decoding,
                 decode_context_tokens=context,
             )
