@@ -1,0 +1,106 @@
+"""From the options of ``serve`` to something a supervisor can run."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from qwenhost.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import click
+
+    from qwenhost.launcher.command import EngineCommand, ServeOptions
+    from qwenhost.launcher.state import ServiceHome
+    from qwenhost.launcher.supervisor import FallbackCommand, Launch
+    from qwenhost.plan import Plan
+
+
+def prepare(
+    ctx: click.Context, plan_path: Path | None, options: Mapping[str, Any]
+) -> tuple[Launch, ServiceHome, int]:
+    """The launch, the service's folder and its lock.
+
+    Raises:
+        QwenhostError: an option is wrong, nothing fits, or the name is taken.
+    """
+    from qwenhost.launcher.command import ServeOptions, read_api_key, require_key_beyond_loopback
+    from qwenhost.launcher.health import Limits
+    from qwenhost.launcher.state import ServiceHome, state_root
+    from qwenhost.launcher.supervisor import Launch
+
+    key = read_api_key(options["api_key_file"], os.environ)
+    require_key_beyond_loopback(options["host"], guarded=key is not None)
+    chosen = ServeOptions(
+        **{name: options[name] for name in ("host", "port", "model", "served_model_name", "vllm_bin")},
+        extra_args=options["extra_args"],
+        guarded=key is not None,
+        drain_s=options["drain_timeout"],
+    )
+    plan = _plan(ctx, plan_path, options)
+    home = ServiceHome(options["name"], root=state_root(os.environ))
+    lock = home.lock()
+    try:
+        command = _command(plan, home, chosen, options, key)
+        launch = Launch(
+            command=command,
+            api_key=key,
+            fallbacks=_fallbacks(plan, chosen) if command.candidate else (),
+            limits=Limits(ready_s=options["ready_timeout"], drain_s=options["drain_timeout"]),
+        )
+    except BaseException:
+        os.close(lock)
+        raise
+    return launch, home, lock
+
+
+def _plan(ctx: click.Context, plan_path: Path | None, options: Mapping[str, Any]) -> Plan | None:
+    from qwenhost.cli import wiring
+    from qwenhost.plan import load_plan
+
+    if plan_path is not None:
+        return load_plan(plan_path)
+    if options["target"] == "cpu":
+        if options["engine"] == "simulated":
+            raise BadInputError(
+                "--engine simulated needs a plan for GPUs", remedy="Leave --target out, or give a PLAN."
+            )
+        return None
+    return wiring.make_plan(wiring.catalog(ctx), options)
+
+
+def _command(
+    plan: Plan | None, home: ServiceHome, chosen: ServeOptions, options: Mapping[str, Any], key: str | None
+) -> EngineCommand:
+    from qwenhost.launcher.command import cpu_command, plan_command, simulated_command
+    from qwenhost.plan import plan_to_json
+
+    if plan is not None:
+        home.write_private(home.plan_file, plan_to_json(plan))
+    if options["engine"] == "simulated" and plan is not None:
+        key_file = home.path / "api-key" if key else None
+        if key_file and key:
+            home.write_private(key_file, key.encode())
+        return simulated_command(
+            plan, home.plan_file, chosen, key_file=key_file, startup_s=options["startup_seconds"]
+        )
+    if options["target"] == "cpu" or plan is None:
+        return cpu_command(chosen, load_format=options["load_format"])
+    return plan_command(plan.chosen, chosen)
+
+
+def _fallbacks(plan: Plan | None, chosen: ServeOptions) -> tuple[FallbackCommand, ...]:
+    from qwenhost.launcher.command import plan_command
+    from qwenhost.launcher.supervisor import FallbackCommand
+
+    return tuple(
+        FallbackCommand(
+            trigger=fallback.trigger,
+            change=fallback.change,
+            command=plan_command(fallback.candidate, chosen),
+        )
+        for fallback in (plan.fallbacks if plan else ())
+    )

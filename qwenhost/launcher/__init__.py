@@ -1,0 +1,1 @@
+"""Preflight, weights, the engine's process and its supervisor."""
