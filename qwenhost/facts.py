@@ -372,7 +372,7 @@ class GpuPrice(Value, frozen=True, kw_only=True):
 
 
 class OwnedGpu(Value, frozen=True, kw_only=True):
-    """Purchase figures of one GPU, for owned hardware."""
+    """Purchase figures of one GPU, its share of the server included, for owned hardware."""
 
     gpu: str
     purchase_usd_low: float
