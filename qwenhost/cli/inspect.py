@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, require_gpu: bool, as_json: bool, **options: Any) -> None:
-    r"""Show the GPUs, their links, the host and its disk.
+    """Show the GPUs, their links, the host and its disk.
 
     Honours CUDA_VISIBLE_DEVICES. Where there is no GPU the host is shown all the same; a driver or GPU
     that is broken ends with exit code 4.
@@ -35,7 +35,7 @@ def command(ctx: click.Context, /, require_gpu: bool, as_json: bool, **options: 
     qwenhost inspect
     qwenhost inspect --json > node.json
     qwenhost inspect --gpus 2xH200              what the catalog knows of it
-    """
+    """  # noqa: D301 - click wants the character itself
     machine, problem = _find(ctx, options)
     if as_json:
         write_json(machine)

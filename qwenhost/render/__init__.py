@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from qwenhost.render.argv import vllm_argv
+from qwenhost.render.formats import FORMATS, render
+from qwenhost.render.target import Target
 
-__all__ = ["vllm_argv"]
+__all__ = ["FORMATS", "Target", "render", "vllm_argv"]

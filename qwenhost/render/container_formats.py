@@ -1,0 +1,194 @@
+"""Formats for containers: a docker command, a compose file, values for the chart.
+
+The image is vLLM's own, https://docs.vllm.ai/en/stable/deployment/docker/; ``ipc: host`` is what it
+asks for, since the workers of tensor parallelism talk through shared memory.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+from qwenhost.render.argv import argv_of
+from qwenhost.render.flags import DEFAULT_PORT, environment, vllm_flags
+from qwenhost.render.header import header
+from qwenhost.render.host_formats import dump
+from qwenhost.render.target import ENV_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qwenhost.plan import Plan
+    from qwenhost.render.target import Target
+
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - inside the container; the published address limits it
+WEIGHTS: Final = "/root/.cache/huggingface"
+COMPILED: Final = "/root/.cache/vllm"
+# A first start fetches weights and compiles kernels; failing checks do not count until then.
+START_PERIOD: Final = "1h"
+_SECRETS_NOTE: Final = (
+    f"First write VLLM_API_KEY=... and, where the hub asks for it, HF_TOKEN=... to {ENV_FILE} (mode 600).",
+    (
+        "vLLM's key guards /v1 alone; /invocations, /tokenize and others stay open: "
+        "keep the port on loopback or behind a proxy."
+    ),
+)
+_CHECK: Final = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{DEFAULT_PORT}/health', timeout=10)"
+
+
+def docker_run(plan: Plan, target: Target) -> str:
+    """A ``docker run`` command, one option a line."""
+    options = [
+        "docker run --detach",
+        "--name qwenhost",
+        f"--gpus {shlex.quote(_docker_gpus(plan))}",
+        "--ipc host",
+        f"--publish {shlex.quote(target.published)}",
+        f"--env-file {ENV_FILE}",
+        *(f"--env {shlex.quote(f'{k}={v}')}" for k, v in environment(plan.chosen).items()),
+        f'--volume "${{HF_HOME:-$HOME/.cache/huggingface}}:{WEIGHTS}"',
+        f"--volume qwenhost-compiled:{COMPILED}",
+        *(f"--volume {shlex.quote(f'{m}:{m}:ro')}" for m in _models(target)),
+        "--security-opt no-new-privileges",
+        "--restart unless-stopped",
+        "--entrypoint vllm",
+        shlex.quote(target.image_for(plan)),
+        f"serve {shlex.join(_arguments(plan, target))}",
+    ]
+    return header(plan, *_SECRETS_NOTE) + " \\\n  ".join(options) + "\n"
+
+
+def compose_file(plan: Plan, target: Target) -> str:
+    """A compose file with one service."""
+    service: dict[str, Any] = {
+        "image": target.image_for(plan),
+        "entrypoint": ["vllm", "serve"],
+        "command": [_compose_text(word) for word in _arguments(plan, target)],
+        "ports": [target.published],
+        "env_file": [ENV_FILE],
+        "environment": {name: _compose_text(value) for name, value in environment(plan.chosen).items()},
+        "volumes": [
+            f"${{HF_HOME:-${{HOME}}/.cache/huggingface}}:{WEIGHTS}",
+            f"compiled:{COMPILED}",
+            *(f"{model}:{model}:ro" for model in _models(target)),
+        ],
+        "ipc": "host",
+        "security_opt": ["no-new-privileges:true"],
+        "restart": "unless-stopped",
+        "deploy": {"resources": {"reservations": {"devices": [_compose_gpus(plan)]}}},
+        "healthcheck": {
+            "test": ["CMD", "python3", "-c", _CHECK],
+            "interval": "30s",
+            "timeout": "15s",
+            "retries": 5,
+            "start_period": START_PERIOD,
+        },
+    }
+    if not service["environment"]:
+        del service["environment"]
+    return header(plan, *_SECRETS_NOTE) + dump(
+        {"name": "qwenhost", "services": {"vllm": service}, "volumes": {"compiled": {}}}
+    )
+
+
+def helm_values(plan: Plan, target: Target) -> str:
+    """Values with the plan pinned: one pool of the GPUs it was made for."""
+    chosen, layout = plan.chosen, plan.chosen.parallelism
+    gpu = plan.inputs.node.gpus[0]
+    values = {
+        "image": _image_parts(target.image_for(plan)),
+        "model": {
+            "checkpoint": chosen.checkpoint.id,
+            "repo": target.model or chosen.checkpoint.repo_id,
+            "revision": chosen.checkpoint.revision,
+            "servedName": chosen.checkpoint.repo_id,
+            "diskBytes": chosen.checkpoint.disk_bytes,
+        },
+        "plan": {"mode": "static", "vllmVersion": plan.inputs.vllm_version},
+        "pools": [
+            {
+                "name": gpu.spec or "gpu",
+                "replicas": 1,
+                "nodes": 1,
+                "gpus": layout.world_size,
+                "accelerator": {
+                    "resource": "nvidia.com/gpu",
+                    # As GPU feature discovery writes the label nvidia.com/gpu.product.
+                    "product": [gpu.name.replace(" ", "-")],
+                    "minMemoryMiB": gpu.memory_total_bytes // 2**20,
+                },
+                "parallel": {
+                    "tp": layout.tensor_parallel_size,
+                    "pp": layout.pipeline_parallel_size,
+                    "dp": layout.data_parallel_size,
+                    "ep": layout.enable_expert_parallel,
+                },
+                "vllmArgs": _chart_arguments(plan),
+                "env": [{"name": k, "value": v} for k, v in environment(chosen).items()],
+            }
+        ],
+    }
+    return header(plan, _CHART_NOTE) + dump(values)
+
+
+_CHART_NOTE: Final = "qwenhost has no chart yet: these are the values that it is going to read."
+# Said elsewhere in the values, or decided by the chart.
+_NOT_ARGUMENTS: Final = frozenset(
+    {
+        "model", "revision", "served_model_name", "host", "port", "tensor_parallel_size",
+        "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel",
+    }
+)  # fmt: skip
+
+
+def _image_parts(image: str) -> dict[str, str]:
+    """``registry:5000/vllm:v1@sha256:...`` in its parts; those it lacks are left out."""
+    name, _, digest = image.partition("@")
+    folder, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    parts = {"repository": f"{folder}{slash}{last}", "tag": tag, "digest": digest}
+    return {key: value for key, value in parts.items() if value}
+
+
+def _chart_arguments(plan: Plan) -> dict[str, Any]:
+    flags = vllm_flags(plan.chosen)
+    return {name.replace("_", "-"): value for name, value in flags.items() if name not in _NOT_ARGUMENTS}
+
+
+def _arguments(plan: Plan, target: Target) -> list[str]:
+    """What follows ``vllm serve`` inside the container."""
+    return argv_of(vllm_flags(plan.chosen, model=target.model, host=EVERYWHERE, port=DEFAULT_PORT))
+
+
+def _models(target: Target) -> list[str]:
+    return [target.local_model] if target.local_model else []
+
+
+def _device_ids(plan: Plan) -> list[str] | None:
+    """The GPUs by number where the plan uses some of a real machine's; None for any that are free."""
+    node, wanted = plan.inputs.node, plan.chosen.parallelism.world_size
+    if node.origin != "nvml" or (wanted == node.gpu_count and not _some_hidden(plan)):
+        return None
+    return [str(gpu.index) for gpu in node.gpus[:wanted]]
+
+
+def _some_hidden(plan: Plan) -> bool:
+    """Whether the machine has GPUs that the plan was not shown, as far as numbers tell."""
+    return [gpu.index for gpu in plan.inputs.node.gpus] != list(range(plan.inputs.node.gpu_count))
+
+
+def _docker_gpus(plan: Plan) -> str:
+    ids = _device_ids(plan)
+    # The inner quotes are docker's: its option is a comma-separated list of its own.
+    return f'"device={",".join(ids)}"' if ids else str(plan.chosen.parallelism.world_size)
+
+
+def _compose_gpus(plan: Plan) -> Mapping[str, Any]:
+    ids = _device_ids(plan)
+    which = {"device_ids": ids} if ids else {"count": plan.chosen.parallelism.world_size}
+    return {"driver": "nvidia", **which, "capabilities": ["gpu"]}
+
+
+def _compose_text(text: str) -> str:
+    """``$`` would be taken for a variable."""
+    return text.replace("$", "$$")
