@@ -1,0 +1,35 @@
+"""Money: API bills, self-hosting bills, where they cross, and how sure that is; pure."""
+
+from qwenhost.cost.api_cost import Breakdown, TraceCost, api_cost, trace_cost
+from qwenhost.cost.api_lines import ApiTerms, price_request
+from qwenhost.cost.break_even import BreakEven, Scenario, break_even
+from qwenhost.cost.compare import compare
+from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
+from qwenhost.cost.frame import CompareOptions
+from qwenhost.cost.self_host_cost import SelfHost, capacity, owned_usd_per_gpu_hour
+from qwenhost.cost.trace import load_usage
+from qwenhost.cost.usage import Usage, workload_usage
+
+__all__ = [
+    "ApiLine",
+    "ApiTerms",
+    "BreakEven",
+    "Breakdown",
+    "CompareOptions",
+    "Comparison",
+    "Scenario",
+    "SelfHost",
+    "TraceCost",
+    "Usage",
+    "api_cost",
+    "break_even",
+    "capacity",
+    "compare",
+    "comparison_to_json",
+    "load_comparison",
+    "load_usage",
+    "owned_usd_per_gpu_hour",
+    "price_request",
+    "trace_cost",
+    "workload_usage",
+]

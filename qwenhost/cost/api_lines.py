@@ -1,0 +1,195 @@
+"""The API columns: which prices take part, under which caching, and what each bills a month."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from qwenhost.cost.api_cost import Breakdown, api_cost, period_on
+from qwenhost.cost.comparison import ApiLine
+from qwenhost.cost.usage import CachePolicy, Usage, prefix_hit, workload_usage
+from qwenhost.errors import BadInputError
+from qwenhost.facts import Value
+from qwenhost.units import DAYS_PER_MONTH, TOKENS_PER_MTOK
+
+if TYPE_CHECKING:
+    from qwenhost.facts import ApiPrice, Catalog, Workload
+
+POLICIES: tuple[CachePolicy, ...] = ("none", "5m", "1h")
+
+
+class ApiTerms(Value, frozen=True, kw_only=True):
+    """How the API side is billed."""
+
+    as_of: dt.date
+    cache: Literal["auto", "none", "5m", "1h"] = "auto"
+    """``auto`` takes the cheapest policy whose hit share is published for the workload."""
+    batch: bool = False
+    residency: str | None = None
+    token_ratio: float = 1.0
+    """The API's tokens per token of the workload as published; Claude and others only, not hosted Qwen."""
+    output_ratio: float = 1.0
+    """Qwen's output tokens per output token of the workload; hosted Qwen only."""
+    tool_prompt_tokens: bool = False
+    """Add the API's own tool prompt to every request."""
+
+
+class PricedRequest(Value, frozen=True, kw_only=True):
+    """The mean request under one policy, and its bill."""
+
+    policy: CachePolicy
+    usage: Usage
+    breakdown: Breakdown
+    remarks: tuple[str, ...] = ()
+
+
+def price_request(price: ApiPrice, workload: Workload, terms: ApiTerms) -> PricedRequest:
+    """The mean request of a workload at one API.
+
+    Raises:
+        BadInputError: no price on that day, or no batch or residency price.
+    """
+    policies = POLICIES if terms.cache == "auto" else (terms.cache,)
+    priced = [_under(price, workload, terms, policy) for policy in policies]
+    best = min(priced, key=lambda p: p.breakdown.total)
+    if best.policy != "none":
+        return best
+    # Say why caching did not help, also where the plain bill was the one taken.
+    remarks = dict.fromkeys(remark for request in priced for remark in request.remarks)
+    return msgspec.structs.replace(best, remarks=tuple(remarks))
+
+
+def select_prices(catalog: Catalog, baselines: tuple[str, ...]) -> tuple[list[ApiPrice], list[ApiPrice]]:
+    """The baselines, the main one first, and the other prices of the comparison.
+
+    Raises:
+        BadInputError: an id the catalog does not have, or no baseline at all.
+    """
+    marked = [price for price in catalog.api_prices.values() if price.baseline]
+    wanted = [find_price(catalog, name) for name in baselines] or marked
+    if not wanted:
+        raise BadInputError(
+            "no API price to compare with", remedy="Add one to your profiles, or --baseline ID."
+        )
+    wanted = list({price.id: price for price in wanted}.values())
+    ids = {price.id for price in wanted}
+    rest = [price for price in catalog.api_prices.values() if price.kind != "other" and price.id not in ids]
+    return wanted, rest
+
+
+def find_price(catalog: Catalog, name: str) -> ApiPrice:
+    """The price by its id or the API's own model name; ``4-6`` and ``4.6`` are one.
+
+    Raises:
+        BadInputError: the catalog does not have it.
+    """
+    for price in catalog.api_prices.values():
+        if name.replace(".", "-") in (price.id.replace(".", "-"), price.model.replace(".", "-")):
+            return price
+    raise BadInputError(
+        f"--baseline {name!r}: no such price", remedy=f"Known: {', '.join(sorted(catalog.api_prices))}."
+    )
+
+
+def api_line(
+    price: ApiPrice,
+    workload: Workload,
+    terms: ApiTerms,
+    *,
+    is_baseline: bool,
+    requests_per_day: float,
+    mean_over_peak: float,
+    break_even_requests_per_day: float | None,
+) -> ApiLine:
+    """One column of the comparison."""
+    request = price_request(price, workload, terms)
+    usage, bill = request.usage, request.breakdown
+    tier, tier_remark = _rate_limit(price, usage, requests_per_day / mean_over_peak / (24 * 60))
+    period = period_on(price, terms.as_of)
+    return ApiLine(
+        id=price.id,
+        name=price.name,
+        kind=price.kind,
+        provider=price.provider,
+        is_baseline=is_baseline,
+        cache_policy=request.policy,
+        usage=usage,
+        usd_per_request=bill.total,
+        usd_per_mtok_input=bill.input / usage.prompt_tokens * TOKENS_PER_MTOK,
+        usd_per_mtok_output=bill.output / usage.output_tokens * TOKENS_PER_MTOK,
+        usd_per_month=bill.total * requests_per_day * DAYS_PER_MONTH,
+        breakdown=bill,
+        rate_limit_tier=tier,
+        break_even_requests_per_day=break_even_requests_per_day,
+        as_of=period.source.as_of.isoformat(),
+        source=period.source.where,
+        remarks=(*request.remarks, *tier_remark, *price.caveats),
+    )
+
+
+def hit_range_usd(price: ApiPrice, workload: Workload, terms: ApiTerms) -> tuple[float, float]:
+    """USD per request with the best published hit share at any lifetime, and without any cache."""
+    without = _under(price, workload, terms, "none").breakdown.total
+    hits = (workload.prefix_hit_5m, workload.prefix_hit_1h, workload.prefix_hit_unbounded)
+    best = max((hit for hit in hits if hit is not None), default=0.0)
+    ideal = [
+        _under(price, workload, terms, policy, hit=best).breakdown.total for policy in POLICIES if best > 0
+    ]
+    return min([without, *ideal]), without
+
+
+def _under(
+    price: ApiPrice, workload: Workload, terms: ApiTerms, policy: CachePolicy, *, hit: float | None = None
+) -> PricedRequest:
+    tools = price.tool_system_prompt_tokens.get("auto_or_none", 0) if terms.tool_prompt_tokens else 0
+    rates = period_on(price, terms.as_of).usd_per_mtok
+    cache = price.cache if rates.cache_read is not None else None
+    usage = workload_usage(workload, policy, cache, tool_prompt_tokens=tools, hit=hit)
+    same_tokens = price.kind == "hosted_qwen"
+    usage = usage.scaled(
+        1.0 if same_tokens else terms.token_ratio, output=terms.output_ratio if same_tokens else 1.0
+    )
+    batch, residency, remarks = _available(price, terms)
+    effective: CachePolicy = policy if usage.cache_read_tokens or usage.cache_write_tokens else "none"
+    if effective != policy:
+        remarks.append(_no_cache_reason(price, workload, policy))
+    bill = api_cost(price, usage, as_of=terms.as_of, batch=batch, residency=residency)
+    return PricedRequest(policy=effective, usage=usage, breakdown=bill, remarks=tuple(remarks))
+
+
+def _available(price: ApiPrice, terms: ApiTerms) -> tuple[bool, str | None, list[str]]:
+    """Batch and residency where the API sells them; a remark where it does not."""
+    batch, residency, remarks = terms.batch, terms.residency, []
+    if batch and price.batch_multiplier is None:
+        batch = False
+        remarks.append("no batch price is published: billed at list")
+    if residency not in (None, "global") and not price.residency_multiplier:
+        residency = None
+        remarks.append("no residency option is published: billed at list")
+    return batch, residency, remarks
+
+
+def _no_cache_reason(price: ApiPrice, workload: Workload, policy: CachePolicy) -> str:
+    if price.cache is None:
+        return "no prompt-cache price is published: cached tokens are billed as input"
+    if prefix_hit(workload, policy) is None:
+        return "no cache hit share is published for this workload: billed without cache"
+    return f"the prompt is below the minimum cacheable prefix of {price.cache.min_prefix_tokens:,} tokens"
+
+
+def _rate_limit(price: ApiPrice, usage: Usage, peak_per_minute: float) -> tuple[str | None, tuple[str, ...]]:
+    """The lowest tier that carries the peak; cache reads do not count towards the input limit."""
+    if not price.rate_limits:
+        return None, ()
+    fresh_input = usage.uncached_input_tokens + usage.cache_write_tokens
+    for limit in price.rate_limits:
+        if (
+            peak_per_minute <= limit.requests_per_minute
+            and peak_per_minute * fresh_input <= limit.input_tokens_per_minute
+            and peak_per_minute * usage.output_tokens <= limit.output_tokens_per_minute
+        ):
+            return limit.tier, ()
+    need = f"the peak of {peak_per_minute:,.0f} requests a minute is above the highest published tier"
+    return None, (f"{need}: ask for custom limits",)

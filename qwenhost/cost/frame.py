@@ -1,0 +1,204 @@
+"""What every row of a comparison shares: the options, the mean request, the node, its rent and its load."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from qwenhost.cost import levers
+from qwenhost.cost.api_lines import ApiTerms, PricedRequest, hit_range_usd, price_request
+from qwenhost.cost.assumptions import assumption
+from qwenhost.cost.break_even import DRAWS, SEED, Scenario
+from qwenhost.cost.figures import Figure
+from qwenhost.cost.self_host_cost import Capacity, capacity, gpu_rent, storage_usd_per_node_month
+from qwenhost.facts import ApiPrice, Value, Workload
+from qwenhost.plan import GpuPriceRef, Plan
+
+if TYPE_CHECKING:
+    from qwenhost.cost.levers import Lever
+    from qwenhost.facts import Assumption, Catalog
+    from qwenhost.measurements import Measurements
+
+# An output token's price in input tokens, where no hosted offer lists one.
+FALLBACK_OUTPUT_PRICE_RATIO = 5.0
+
+
+class CompareOptions(Value, frozen=True, kw_only=True):
+    """What the user fixed; None = derived or assumed, and said so."""
+
+    as_of: dt.date
+    requests_per_day: float | None = None
+    baselines: tuple[str, ...] = ()
+    cache: str = "auto"
+    batch: bool = False
+    residency: str | None = None
+    token_ratio: float | None = None
+    output_ratio: float | None = None
+    staff_fte: float | None = None
+    spare_nodes: int | None = None
+    mean_over_peak: float | None = None
+    gpu_price: GpuPriceRef | None = None
+    """Instead of the plan's own."""
+    draws: int = DRAWS
+    seed: int = SEED
+
+
+class Frame(Value, frozen=True, kw_only=True):
+    """What the rows of a comparison share."""
+
+    options: CompareOptions
+    workload: Workload
+    plan: Plan
+    terms: ApiTerms
+    baseline: ApiPrice
+    request: PricedRequest
+    """The mean request at the baseline."""
+    held: Capacity
+    rent: Figure
+    demand: Figure
+    prefill_share: float
+    prefill_share_source: str
+    scenario: Scenario
+    requests_per_day: float
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs of the planned node."""
+        return self.plan.inputs.node.gpu_count
+
+
+def make_frame(
+    catalog: Catalog,
+    workload: Workload,
+    plan: Plan,
+    measurements: Measurements | None,
+    *,
+    options: CompareOptions,
+    baseline: ApiPrice,
+) -> Frame:
+    """Settle what is shared.
+
+    Raises:
+        BadInputError: a price, rent or capacity is missing, or the measurements may not be used.
+    """
+    terms = ApiTerms(
+        as_of=options.as_of,
+        cache=options.cache,  # type: ignore[arg-type]  # click has checked the choice
+        batch=options.batch,
+        residency=options.residency,
+        token_ratio=options.token_ratio or assumption(catalog, "claude_tokens_per_qwen_token").value,
+        output_ratio=options.output_ratio or assumption(catalog, "qwen_output_per_sonnet_output").value,
+    )
+    request = price_request(baseline, workload, terms)
+    held = capacity(catalog, workload, plan, measurements)
+    rent = gpu_rent(catalog, plan, options.gpu_price)
+    demand = _demand(catalog, workload, options)
+    share, share_source = _prefill_share(catalog, workload, options.as_of)
+    fte = assumption(catalog, "staff_fte").value if options.staff_fte is None else options.staff_fte
+    spare = assumption(catalog, "spare_nodes").value if options.spare_nodes is None else options.spare_nodes
+    slower = share + (1 - share) * terms.output_ratio
+    scenario = Scenario(
+        api_usd_per_request=request.breakdown.total,
+        usd_per_node_hour=rent.value * plan.inputs.node.gpu_count,
+        storage_usd_per_node_month=storage_usd_per_node_month(catalog, plan),
+        staff_usd_per_month=fte * assumption(catalog, "staff_usd_per_fte_year").value / 12,
+        requests_per_s_per_node=held.requests_per_s.value / slower,
+        mean_over_peak=demand.value,
+        spare_nodes=round(spare),
+    )
+    return Frame(
+        options=options,
+        workload=workload,
+        plan=plan,
+        terms=terms,
+        baseline=baseline,
+        request=request,
+        held=held,
+        rent=rent,
+        demand=demand,
+        prefill_share=share,
+        prefill_share_source=share_source,
+        scenario=scenario,
+        requests_per_day=options.requests_per_day or scenario.requests_per_day_per_node,
+    )
+
+
+def _demand(catalog: Catalog, workload: Workload, options: CompareOptions) -> Figure:
+    row = assumption(catalog, "mean_over_peak")
+    if options.mean_over_peak is not None:
+        given = options.mean_over_peak
+        return Figure(value=given, low=given, high=given, basis="assumed", source="--mean-over-peak")
+    if workload.mean_over_peak is not None:
+        value, source = workload.mean_over_peak, workload.source
+        return Figure(
+            value=value, low=min(row.low, value), high=max(row.high, value), basis="published",
+            source=source.where, as_of=source.as_of.isoformat(),
+        )  # fmt: skip
+    return Figure(
+        value=row.value, low=row.low, high=row.high, basis="assumed", source=row.source.where,
+        as_of=row.source.as_of.isoformat(),
+    )  # fmt: skip
+
+
+def _prefill_share(catalog: Catalog, workload: Workload, as_of: dt.date) -> tuple[float, str]:
+    """Share of a node's time that goes into prompts: fresh input against output at market weights.
+
+    An output token weighs as many input tokens as hosted offers of this very model charge for it
+    (their median); prompt tokens found in the prefix cache weigh nothing.
+    """
+    ratios = sorted(
+        period.usd_per_mtok.output / period.usd_per_mtok.input
+        for price in catalog.api_prices.values()
+        if price.kind == "hosted_qwen"
+        for period in price.periods
+        if (period.since is None or period.since <= as_of) and (period.until is None or as_of <= period.until)
+    )
+    weight = ratios[len(ratios) // 2] if ratios else FALLBACK_OUTPUT_PRICE_RATIO
+    fresh = workload.input_tokens.mean * (1 - (workload.prefix_hit_unbounded or 0.0))
+    work = fresh + weight * workload.output_tokens.mean
+    source = (
+        f"split by work: an output token weighs {weight:g} fresh input tokens, "
+        + ("the median price ratio of hosted offers of this model" if ratios else "an assumption")
+        + "; prompt tokens in the prefix cache weigh nothing"
+    )
+    return fresh / work, source
+
+
+def levers_of(catalog: Catalog, frame: Frame) -> list[Lever]:
+    """Everything with a range; what the user fixed has none."""
+    options, rent, held, demand = frame.options, frame.rent, frame.held.requests_per_s, frame.demand
+    best_usd, plain_usd = hit_range_usd(frame.baseline, frame.workload, frame.terms)
+    found = [
+        levers.gpu_price(rent.value, rent.low, rent.high, frame.gpus_per_node, rent.source),
+        levers.capacity(held.value, held.low, held.high, held.basis, held.source),
+        levers.api_cache(
+            frame.scenario.api_usd_per_request, plain_usd, best_usd, frame.workload.source.where
+        ),
+    ]
+    if options.mean_over_peak is None:
+        found.append(levers.demand_shape(demand))
+    if options.output_ratio is None:
+        row = assumption(catalog, "qwen_output_per_sonnet_output")
+        found.append(levers.verbosity(row, frame.prefill_share))
+    if options.token_ratio is None:
+        row = assumption(catalog, "claude_tokens_per_qwen_token")
+        found.append(_tokenizer_lever(row, frame))
+    if options.staff_fte is None:
+        salary = assumption(catalog, "staff_usd_per_fte_year")
+        usd = frame.scenario.staff_usd_per_month
+        found.append(levers.staff(assumption(catalog, "staff_fte"), salary, usd))
+    if options.spare_nodes is None:
+        found.append(levers.spare_nodes(assumption(catalog, "spare_nodes"), frame.scenario.spare_nodes))
+    return found
+
+
+def _tokenizer_lever(row: Assumption, frame: Frame) -> Lever:
+    known = frame.baseline.tokenizer
+    high = row.high
+    source = row.source.where
+    if known is not None:
+        high = {"prose": known.prose_high, "code": known.code_high, "other": known.other}[
+            frame.workload.content
+        ]
+        source = known.source.where
+    return levers.tokenizer(row, high=high, fees_usd_per_request=frame.request.breakdown.fees, source=source)

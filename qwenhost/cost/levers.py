@@ -1,0 +1,143 @@
+"""What is uncertain, with its range and what moving it does to the bill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qwenhost.cost.break_even import Scenario
+    from qwenhost.cost.figures import Figure, FigureBasis
+    from qwenhost.facts import Assumption
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lever:
+    """One uncertain input."""
+
+    id: str
+    name: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    basis: FigureBasis
+    source: str
+    apply: Callable[[Scenario, float], Scenario]
+    """The scenario with this input at another value."""
+    drawn: bool = True
+    """Whether the Monte-Carlo band draws it; choices (spare nodes, cache policy) are not drawn."""
+
+
+def gpu_price(value: float, low: float, high: float, gpus_per_node: int, source: str) -> Lever:
+    """Rent of one GPU for an hour."""
+
+    def apply(scenario: Scenario, usd: float) -> Scenario:
+        return msgspec.structs.replace(scenario, usd_per_node_hour=usd * gpus_per_node)
+
+    return Lever(
+        id="gpu_price", name="GPU price", value=value, low=low, high=high, unit="USD/GPU/h",
+        basis="published", source=source, apply=apply,
+    )  # fmt: skip
+
+
+def capacity(value: float, low: float, high: float, basis: FigureBasis, source: str) -> Lever:
+    """Requests per second of one node within the service level."""
+
+    def apply(scenario: Scenario, rate: float) -> Scenario:
+        factor = rate / value
+        return msgspec.structs.replace(
+            scenario, requests_per_s_per_node=scenario.requests_per_s_per_node * factor
+        )
+
+    return Lever(
+        id="capacity", name="Node capacity", value=value, low=low, high=high, unit="requests/s",
+        basis=basis, source=source, apply=apply,
+    )  # fmt: skip
+
+
+def demand_shape(demand: Figure) -> Lever:
+    """Mean over peak demand."""
+
+    def apply(scenario: Scenario, share: float) -> Scenario:
+        return msgspec.structs.replace(scenario, mean_over_peak=share)
+
+    return Lever(
+        id="mean_over_peak", name="Mean over peak demand", value=demand.value, low=demand.low,
+        high=demand.high, unit="share", basis=demand.basis, source=demand.source, apply=apply,
+    )  # fmt: skip
+
+
+def verbosity(row: Assumption, prefill_share: float) -> Lever:
+    """Qwen's output tokens per output token of the baseline; only the decode share of a node's time grows."""
+
+    def time(output_ratio: float) -> float:
+        return prefill_share + (1 - prefill_share) * output_ratio
+
+    def apply(scenario: Scenario, output_ratio: float) -> Scenario:
+        slower = time(output_ratio) / time(row.value)
+        return msgspec.structs.replace(
+            scenario, requests_per_s_per_node=scenario.requests_per_s_per_node / slower
+        )
+
+    return Lever(
+        id=row.id, name="Qwen output per Sonnet output", value=row.value, low=row.low, high=row.high,
+        unit="ratio", basis="assumed", source=row.source.where, apply=apply,
+    )  # fmt: skip
+
+
+def tokenizer(row: Assumption, *, high: float, fees_usd_per_request: float, source: str) -> Lever:
+    """Tokens the API counts per Qwen token of the same text; fees do not grow with them."""
+
+    def apply(scenario: Scenario, tokens: float) -> Scenario:
+        by_token = scenario.api_usd_per_request - fees_usd_per_request
+        return msgspec.structs.replace(
+            scenario, api_usd_per_request=fees_usd_per_request + by_token * tokens / row.value
+        )
+
+    return Lever(
+        id=row.id, name="API tokens per Qwen token", value=row.value, low=row.low, high=max(row.high, high),
+        unit="ratio", basis="assumed", source=source, apply=apply,
+    )  # fmt: skip
+
+
+def staff(fte: Assumption, salary: Assumption, value: float) -> Lever:
+    """People, in USD a month."""
+
+    def apply(scenario: Scenario, usd: float) -> Scenario:
+        return msgspec.structs.replace(scenario, staff_usd_per_month=usd)
+
+    return Lever(
+        id="staff", name="Staff", value=value, low=min(value, fte.low * salary.low / 12),
+        high=max(value, fte.high * salary.value / 12), unit="USD/month", basis="assumed",
+        source=fte.source.where, apply=apply,
+    )  # fmt: skip
+
+
+def spare_nodes(row: Assumption, value: int) -> Lever:
+    """Idle nodes kept for failures and upgrades."""
+
+    def apply(scenario: Scenario, nodes: float) -> Scenario:
+        return msgspec.structs.replace(scenario, spare_nodes=round(nodes))
+
+    return Lever(
+        id=row.id, name="Spare nodes", value=value, low=min(row.low, value), high=max(row.high, value),
+        unit="nodes", basis="assumed", source=row.source.where, apply=apply, drawn=False,
+    )  # fmt: skip
+
+
+def api_cache(usd: float, usd_without: float, usd_best: float, source: str) -> Lever:
+    """The API's bill from no caching to the best published hit share, in USD per request."""
+
+    def apply(scenario: Scenario, per_request: float) -> Scenario:
+        return msgspec.structs.replace(scenario, api_usd_per_request=per_request)
+
+    return Lever(
+        id="api_cache", name="API prompt cache", value=usd, low=min(usd, usd_best),
+        high=max(usd, usd_without),
+        unit="USD/request", basis="modelled", source=source, apply=apply, drawn=False,
+    )  # fmt: skip

@@ -1,0 +1,116 @@
+"""What a comparison rests on, said in full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qwenhost.cost.assumptions import assumption
+from qwenhost.cost.comparison import AssumptionLine
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from qwenhost.cost.api_lines import ApiTerms
+    from qwenhost.cost.comparison import ApiLine
+    from qwenhost.cost.figures import Figure
+    from qwenhost.cost.self_host_cost import SelfHost
+    from qwenhost.facts import Catalog, Workload
+
+
+def assumption_lines(
+    catalog: Catalog,
+    workload: Workload,
+    terms: ApiTerms,
+    side: SelfHost,
+    baseline: ApiLine,
+    *,
+    given: AbstractSet[str],
+) -> tuple[AssumptionLine, ...]:
+    """Every assumption that moved a figure of this comparison."""
+    lines = [
+        _figure(
+            "requests_per_s_per_node",
+            "requests/s one node carries at the service level",
+            side.requests_per_s_per_node,
+        ),
+        _figure(
+            "mean_over_peak",
+            "mean demand over peak demand; nodes are bought for the peak",
+            side.mean_over_peak,
+        ),
+    ]
+    lines += [
+        _row(catalog, name, given=option in given)
+        for name, option in (
+            ("spare_nodes", "spare_nodes"),
+            ("staff_fte", "staff_fte"),
+            ("staff_usd_per_fte_year", ""),
+            ("storage_usd_per_gb_month", ""),
+            ("claude_tokens_per_qwen_token", "token_ratio"),
+            ("qwen_output_per_sonnet_output", "output_ratio"),
+        )
+    ]
+    lines.append(_cache_line(workload, terms, baseline))
+    if workload.synthetic:
+        lines.append(
+            _said(
+                "synthetic_workload",
+                "the workload's sizes are synthetic, no production trace stands behind them",
+            )
+        )
+    lines += [
+        _said(
+            "list_prices",
+            f"list prices on {terms.as_of.isoformat()}: no volume discount, credit, tax or currency change",
+        ),
+        _said("mean_request", "every request is priced at the workload's mean size"),
+        _said("always_on", "nodes are rented for all 730 hours of a month; egress is not charged"),
+        _said("allocation", f"USD per million tokens of the self-hosted side: {side.allocation}"),
+    ]
+    return tuple(lines)
+
+
+def _figure(name: str, statement: str, figure: Figure) -> AssumptionLine:
+    return AssumptionLine(
+        id=name,
+        statement=f"{statement} ({figure.basis})",
+        value=figure.value,
+        low=figure.low,
+        high=figure.high,
+        source=figure.source,
+        as_of=figure.as_of,
+    )
+
+
+def _row(catalog: Catalog, name: str, *, given: bool) -> AssumptionLine:
+    row = assumption(catalog, name)
+    if given:
+        return _said(name, f"{row.why}: given on the command line in place of {row.value:g} {row.unit}")
+    return AssumptionLine(
+        id=name,
+        statement=row.why,
+        value=row.value,
+        low=row.low,
+        high=row.high,
+        unit=row.unit,
+        source=row.source.where,
+        as_of=row.source.as_of.isoformat(),
+    )
+
+
+def _cache_line(workload: Workload, terms: ApiTerms, baseline: ApiLine) -> AssumptionLine:
+    how = "the cheapest policy with a published hit share" if terms.cache == "auto" else "as asked"
+    policy = (
+        "no prompt cache" if baseline.cache_policy == "none" else f"a {baseline.cache_policy} prompt cache"
+    )
+    hit = baseline.usage.cache_read_tokens / baseline.usage.prompt_tokens
+    return _said(
+        "api_cache",
+        f"{baseline.name} is billed with {policy} ({how}), {hit:.1%} of input read from it",
+        source=workload.source.where,
+        as_of=workload.source.as_of.isoformat(),
+    )
+
+
+def _said(name: str, statement: str, *, source: str = "", as_of: str = "") -> AssumptionLine:
+    return AssumptionLine(id=name, statement=statement, source=source, as_of=as_of)
