@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from qwenhost.plan import Candidate, Plan
 
 
-def catalog(ctx: click.Context) -> Catalog:
+def catalog(ctx: click.Context, *, use_cache: bool = True) -> Catalog:
     """Built-in profiles with QWENHOST_PROFILES and --profiles merged over them, in that order."""
     from qwenhost.profiles import load_catalog
 
+    return load_catalog(profile_folders(ctx), use_cache=use_cache)
+
+
+def profile_folders(ctx: click.Context) -> list[Path]:
+    """The user's own folders of profiles, later ones winning."""
     folders = [Path(p) for p in os.environ.get("QWENHOST_PROFILES", "").split(os.pathsep) if p]
-    folders += [Path(p) for p in (ctx.find_root().obj or {}).get("profiles", ())]
-    return load_catalog(folders)
+    return folders + [Path(p) for p in (ctx.find_root().obj or {}).get("profiles", ())]
 
 
 def node(known: Catalog, options: Mapping[str, Any]) -> Node:
@@ -49,6 +53,8 @@ def workload(known: Catalog, options: Mapping[str, Any]) -> Workload:
         BadInputError: no such preset.
     """
     name = options.get("workload") or "chat"
+    if name not in known.workloads:
+        name = name.replace("-", "_")
     if name not in known.workloads:
         raise BadInputError(
             f"--workload {name!r}: no such preset",

@@ -6,21 +6,24 @@ names are free. Later folders are merged over earlier ones by id.
 
 from __future__ import annotations
 
-from qwenhost.profiles.catalog import builtin_dir, check_dir, load_catalog
+from qwenhost.profiles.catalog import builtin_dir, load_catalog
+from qwenhost.profiles.lookup import FoundRow, find_rows
 from qwenhost.profiles.mistakes import Mistake, ProfileError
 from qwenhost.profiles.sheet import KINDS, Sheet, row_id, schema_of
-from qwenhost.profiles.sources import DatedFact, dated_facts
+from qwenhost.profiles.sources import DatedFact, dated_facts, rows_of
 
 __all__ = [
     "KINDS",
     "DatedFact",
+    "FoundRow",
     "Mistake",
     "ProfileError",
     "Sheet",
     "builtin_dir",
-    "check_dir",
     "dated_facts",
+    "find_rows",
     "load_catalog",
     "row_id",
+    "rows_of",
     "schema_of",
 ]

@@ -47,15 +47,6 @@ def load_catalog(extra_dirs: Sequence[Path] = (), *, use_cache: bool = True) -> 
     return catalog
 
 
-def check_dir(path: Path) -> Catalog:
-    """Like :func:`load_catalog` with one folder of the user's, never from the cache.
-
-    Raises:
-        ProfileError: with every mistake.
-    """
-    return load_catalog([path], use_cache=False)
-
-
 def _read(path: Path) -> Folder:
     if not path.is_dir():
         raise BadInputError(
