@@ -121,6 +121,10 @@ class MemoryBreakdown(Value, frozen=True, kw_only=True):
     non_torch_bytes: int
     kv_cache_bytes: int
     """What is left for the cache; negative where the model does not fit."""
+    margin_bytes: int = 0
+    """Part of ``kv_cache_bytes`` that limits were not planned on, since the memory model is not exact."""
+    outside_bytes: int = 0
+    """Held beside ``usable_bytes``: CUDA context and NCCL, taken before vLLM measures."""
 
 
 class KvCache(Value, frozen=True, kw_only=True):
@@ -310,6 +314,8 @@ class StepShape(Value, frozen=True, kw_only=True):
     """Prompt tokens computed in this step, all requests."""
     prefill_context_tokens: int = 0
     """Sum over prefill tokens' chunks of the context already cached before the chunk."""
+    prefill_sequences: int = 1
+    """Chunks (requests) among which the prefill tokens are shared evenly."""
     decode_sequences: int = 0
     """Sequences that advance by one (or, with speculation, verify one draft)."""
     decode_context_tokens: int = 0

@@ -1,0 +1,195 @@
+"""Which combinations are looked at: checkpoint x layout x cache type x drafts x prefix caching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qwenhost.errors import BadInputError
+from qwenhost.plan import Parallelism, Rejection
+from qwenhost.planner.rules import (
+    MTP_WITH_PREFIX_CACHING_LINK,
+    Refusal,
+    checkpoint_refusal,
+    layout_refusals,
+)
+from qwenhost.planner.service import prefix_hit
+from qwenhost.planner.sizing import Option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from qwenhost.facts import Checkpoint
+    from qwenhost.planner.context import Context
+
+POWERS_OF_TWO: Final = (1, 2, 4, 8, 16)
+PIPELINE_SIZES: Final = (2, 3, 4)
+DRAFTS_TRIED: Final = (1, 2, 3)
+
+
+def checkpoints(context: Context) -> list[Checkpoint]:
+    """The pinned checkpoint, else every recommended one, by name.
+
+    Raises:
+        BadInputError: the pinned one is unknown.
+    """
+    known, wanted = context.catalog.checkpoints, context.request.pins.checkpoint
+    if wanted is None:
+        return [known[name] for name in sorted(known) if known[name].recommended]
+    found = known.get(wanted) or next((c for c in known.values() if c.repo_id == wanted), None)
+    if found is None:
+        raise BadInputError(
+            f"--checkpoint {wanted!r}: no such checkpoint",
+            remedy=f"Choose one of: {', '.join(sorted(known))}. More: qwenhost profiles list checkpoints.",
+        )
+    return [found]
+
+
+def layouts(context: Context) -> list[Parallelism]:
+    """Layouts that use at most the node's GPUs; the small ones first.
+
+    Pipelines are looked at without data parallelism; expert parallelism where data-parallel ranks
+    share experts, since within one tensor-parallel group it measured no gain.
+    """
+    gpus, pins = context.request.node.gpu_count, context.request.pins
+    found: list[Parallelism] = []
+    for tp in _choices(pins.tensor_parallel_size, POWERS_OF_TWO):
+        for pp in _choices(pins.pipeline_parallel_size, (1, *PIPELINE_SIZES)):
+            for dp in _choices(pins.data_parallel_size, range(1, gpus + 1)):
+                if not _worth_a_look(context, pp, dp):
+                    continue
+                for ep in _expert_parallel(context, tp, dp):
+                    layout = Parallelism(
+                        tensor_parallel_size=tp,
+                        pipeline_parallel_size=pp,
+                        data_parallel_size=dp,
+                        enable_expert_parallel=ep,
+                    )
+                    if layout.world_size <= gpus or _all_pinned(context):
+                        found.append(layout)
+    return sorted(found, key=_simplicity)
+
+
+def options(context: Context, rejections: list[Rejection]) -> Iterator[Option]:
+    """Every combination vLLM accepts; those it refuses are appended to ``rejections``."""
+    known_layouts = layouts(context)
+    for checkpoint in checkpoints(context):
+        refused = checkpoint_refusal(checkpoint, context.spec) or _pins_refusal(context, checkpoint)
+        if refused:
+            rejections.append(_rejection(checkpoint, "any layout", refused))
+            continue
+        for layout in known_layouts:
+            refusal = _layout_refusal(context, checkpoint, layout)
+            if refusal:
+                rejections.append(_rejection(checkpoint, layout.label, refusal))
+                continue
+            for drafts, prefix_caching in _speculation(context, checkpoint, layout):
+                for dtype in cache_dtypes(context, checkpoint):
+                    yield Option(checkpoint.id, layout, dtype, drafts, prefix_caching)
+
+
+def cache_dtypes(context: Context, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The pinned type, else the calibrated one, else BF16. FP8 without scales is never a default."""
+    pinned = context.request.pins.kv_cache_dtype
+    if pinned is not None:
+        return (pinned,)
+    return (checkpoint.declared_kv_cache_dtype or "auto",)
+
+
+def _choices(pinned: int | None, otherwise: Iterable[int]) -> tuple[int, ...]:
+    return (pinned,) if pinned is not None else tuple(otherwise)
+
+
+def _worth_a_look(context: Context, pp: int, dp: int) -> bool:
+    pins = context.request.pins
+    pipeline_pinned = pins.pipeline_parallel_size is not None
+    return (
+        (pp == 1 or dp == 1 or pipeline_pinned)
+        and (dp & (dp - 1) == 0 or pins.data_parallel_size is not None)
+    )  # fmt: skip
+
+
+def _expert_parallel(context: Context, tp: int, dp: int) -> tuple[bool, ...]:
+    pinned = context.request.pins.enable_expert_parallel
+    if pinned is not None:
+        return (pinned and tp * dp > 1,)
+    return (False, True) if dp > 1 else (False,)
+
+
+def _all_pinned(context: Context) -> bool:
+    """A pinned size beyond the node is answered by a rule, not by silence."""
+    pins = context.request.pins
+    sizes = (pins.tensor_parallel_size, pins.pipeline_parallel_size, pins.data_parallel_size)
+    return any(size is not None and size > context.request.node.gpu_count for size in sizes)
+
+
+def _simplicity(layout: Parallelism) -> tuple[int, ...]:
+    return (
+        layout.world_size,
+        layout.pipeline_parallel_size,
+        layout.data_parallel_size,
+        int(layout.enable_expert_parallel),
+        layout.tensor_parallel_size,
+    )
+
+
+def _pins_refusal(context: Context, checkpoint: Checkpoint) -> Refusal | None:
+    """A pinned value this checkpoint or model cannot take in any layout."""
+    pins, architecture = context.request.pins, context.catalog.architectures[checkpoint.architecture]
+    if pins.num_speculative_tokens and not checkpoint.mtp:
+        return Refusal("no_mtp_weights", f"{checkpoint.id} carries no MTP layer to draft with.")
+    longest = architecture.yarn_max_position_embeddings
+    if pins.max_model_len and pins.max_model_len > longest:
+        return Refusal(
+            "context_exceeds_model", f"max_model_len {pins.max_model_len:,} is beyond YaRN's {longest:,}."
+        )
+    if pins.num_speculative_tokens and pins.enable_prefix_caching:
+        return Refusal(
+            "mtp_with_prefix_caching",
+            "MTP together with prefix caching gave wrong output or no hits on this hybrid model; "
+            "pin one of the two.",
+            MTP_WITH_PREFIX_CACHING_LINK,
+        )
+    return None
+
+
+def _layout_refusal(context: Context, checkpoint: Checkpoint, layout: Parallelism) -> Refusal | None:
+    gpus = context.request.node.gpu_count
+    if layout.world_size > gpus:
+        return Refusal(
+            "more_gpus_than_present", f"{layout.label} needs {layout.world_size} GPUs, not {gpus}."
+        )
+    utilization = context.request.pins.gpu_memory_utilization
+    most = context.most_utilization(layout)
+    if utilization is not None and utilization > most:
+        return Refusal(
+            "utilization_above_free",
+            f"gpu_memory_utilization {utilization} asks for more than is free beside CUDA and other "
+            f"processes; at most {most:.2f}.",
+        )
+    architecture = context.catalog.architectures[checkpoint.architecture]
+    return next(layout_refusals(architecture, checkpoint, layout), None)
+
+
+def _speculation(context: Context, checkpoint: Checkpoint, layout: Parallelism) -> Iterator[tuple[int, bool]]:
+    """(draft tokens, prefix caching): never both. Where prompts repeat, caching them wins."""
+    pins = context.request.pins
+    if pins.num_speculative_tokens is not None:
+        caching = pins.enable_prefix_caching
+        yield pins.num_speculative_tokens, not pins.num_speculative_tokens if caching is None else caching
+        return
+    yield 0, pins.enable_prefix_caching is not False
+    reuse = prefix_hit(context.request.workload) > 0 and pins.enable_prefix_caching is not False
+    drafts_possible = checkpoint.mtp and layout.pipeline_parallel_size == 1
+    if drafts_possible and not reuse and not pins.enable_prefix_caching:
+        for drafts in DRAFTS_TRIED:
+            yield drafts, False
+
+
+def _rejection(checkpoint: Checkpoint, layout: str, refusal: Refusal) -> Rejection:
+    return Rejection(
+        checkpoint=checkpoint.id,
+        parallelism=layout,
+        rule=refusal.rule,
+        message=refusal.message,
+        link=refusal.link,
+    )

@@ -1,0 +1,185 @@
+"""Look at every combination, size it, time it, choose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qwenhost import __version__
+from qwenhost.errors import BadInputError, InfeasibleError
+from qwenhost.plan import DEFAULT_VLLM_VERSION, Pins, Plan, PlanInputs, PlanRequest, Rejection, StepShape
+from qwenhost.planner.candidate import to_candidate
+from qwenhost.planner.candidates import options
+from qwenhost.planner.context import Context
+from qwenhost.planner.fallbacks import fallbacks
+from qwenhost.planner.objective import Judged, Question, judge, rank
+from qwenhost.planner.service import demand_of, prompt_tail
+from qwenhost.planner.sizing import Option, Sized, size_first
+from qwenhost.units import format_gib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qwenhost.facts import Catalog, Workload
+    from qwenhost.node import Node
+    from qwenhost.plan import Candidate
+
+MOST_ALTERNATIVES: Final = 24
+
+
+def make_plan(request: PlanRequest, catalog: Catalog) -> Plan:
+    """The best way to run the model on the node, with what was set aside and why.
+
+    Raises:
+        InfeasibleError: nothing fits; carries every rejection with its figures.
+        BadInputError: an unknown GPU, checkpoint or version, or contradicting pins.
+    """
+    _check(request)
+    context = Context(request, catalog)
+    question = _question(request)
+    rejections: list[Rejection] = []
+    judged: list[Judged] = []
+    for option in options(context, rejections):
+        sized = size_first(context, option)
+        if isinstance(sized, Rejection):
+            rejections.append(sized)
+        else:
+            judged.append(_judge(context, sized, question))
+    kept = _distinct(rejections)
+    if not judged:
+        raise _infeasible(request, kept)
+    ranked = rank(judged, request.objective)
+    chosen = ranked[0]
+    return Plan(
+        inputs=_inputs(request, catalog),
+        chosen=to_candidate(context, chosen),
+        alternatives=tuple(to_candidate(context, one) for one in _alternatives(ranked)),
+        rejections=kept,
+        fallbacks=fallbacks(context, chosen, lambda sized: _judge(context, sized, question)),
+    )
+
+
+def step_time_function(
+    candidate: Candidate,
+    node: Node,
+    catalog: Catalog,
+    vllm_version: str = DEFAULT_VLLM_VERSION,
+) -> Callable[[StepShape], float]:
+    """Seconds per engine step of one data-parallel replica of a candidate.
+
+    Raises:
+        BadInputError: the candidate's checkpoint or the node's GPU is not in the catalog.
+    """
+    checkpoint = catalog.checkpoints.get(candidate.checkpoint.id)
+    if checkpoint is None:
+        raise BadInputError(
+            f"the plan's checkpoint {candidate.checkpoint.id!r} is not in the catalog",
+            remedy="Give the profiles it was made with: --profiles DIR.",
+        )
+    args = candidate.engine_args
+    request = PlanRequest(
+        node=node,
+        workload=next(iter(catalog.workloads.values())),
+        slo=next(iter(catalog.workloads.values())).slo,
+        pins=Pins(mamba_ssm_cache_dtype=args.mamba_ssm_cache_dtype),
+        vllm_version=vllm_version,
+    )
+    option = Option(
+        checkpoint=candidate.checkpoint.id,
+        layout=candidate.parallelism,
+        kv_cache_dtype=args.kv_cache_dtype,
+        num_speculative_tokens=args.num_speculative_tokens,
+        enable_prefix_caching=args.enable_prefix_caching,
+    )
+    return Context(request, catalog).step_model(option, enforce_eager=args.enforce_eager).seconds
+
+
+def _check(request: PlanRequest) -> None:
+    if request.concurrency is not None and request.rate is not None:
+        raise BadInputError(
+            "--concurrency and --rate were both given",
+            remedy="Give --concurrency for a closed loop or --rate for an open one.",
+        )
+    if not 0 <= request.memory_margin < 1:
+        raise BadInputError(
+            f"memory margin {request.memory_margin} is not within 0 to 1", remedy="Write for example 0.02."
+        )
+
+
+def _question(request: PlanRequest) -> Question:
+    return Question(
+        objective=request.objective,
+        slo=request.slo,
+        tail=prompt_tail(request.workload),
+        concurrency=request.concurrency,
+        rate=request.rate,
+    )
+
+
+def _judge(context: Context, sized: Sized, question: Question) -> Judged:
+    option = sized.option
+    demand = demand_of(
+        context.request.workload,
+        prefix_caching=option.enable_prefix_caching,
+        block_size=sized.kv_cache.block_size,
+    )
+    model = context.step_model(option, enforce_eager=sized.settings.enforce_eager)
+    return judge(sized, model, demand, question)
+
+
+def _alternatives(ranked: list[Judged]) -> list[Judged]:
+    """The best of each checkpoint and layout after the chosen one, best first."""
+    best: dict[tuple[str, str], Judged] = {}
+    for one in ranked[1:]:
+        best.setdefault((one.sized.option.checkpoint, one.sized.option.layout.label), one)
+    return list(best.values())[:MOST_ALTERNATIVES]
+
+
+def _distinct(rejections: list[Rejection]) -> tuple[Rejection, ...]:
+    """Variants of one checkpoint and layout (drafts, caching) that fail alike are told once, the mildest."""
+    mildest: dict[tuple[str, str, str], Rejection] = {}
+    for one in rejections:
+        key = (one.checkpoint, one.parallelism, one.rule)
+        other = mildest.get(key)
+        if other is None or _shortfall(one) < _shortfall(other):
+            mildest[key] = one
+    return tuple(mildest.values())
+
+
+def _shortfall(rejection: Rejection) -> int:
+    return (rejection.need_bytes or 0) - (rejection.have_bytes or 0)
+
+
+def _infeasible(request: PlanRequest, rejections: tuple[Rejection, ...]) -> InfeasibleError:
+    sized = [one for one in rejections if one.need_bytes is not None]
+    pinned = any(value is not None for value in (getattr(request.pins, f) for f in Pins.__struct_fields__))
+    message = f"Nothing fits {request.node.description}" + (" with what was pinned." if pinned else ".")
+    if sized:
+        nearest = min(sized, key=_shortfall)
+        message += (
+            f" Nearest: {nearest.checkpoint} {nearest.parallelism} needs "
+            f"{format_gib(nearest.need_bytes or 0)} per GPU and has "
+            f"{format_gib(nearest.have_bytes or 0)} ({nearest.rule})."
+        )
+    elif rejections:
+        message += f" {rejections[0].checkpoint}: {rejections[0].message}"
+    remedy = "Release a pin, or use more or larger GPUs." if pinned else "Use more or larger GPUs."
+    return InfeasibleError(message, remedy=remedy, rejections=rejections)
+
+
+def _inputs(request: PlanRequest, catalog: Catalog) -> PlanInputs:
+    workload: Workload = request.workload
+    return PlanInputs(
+        node=request.node,
+        workload=workload.id,
+        workload_detail=workload,
+        slo=request.slo,
+        objective=request.objective,
+        pins=request.pins,
+        concurrency=request.concurrency,
+        rate=request.rate,
+        gpu_price=request.gpu_price,
+        catalog_digest=catalog.digest,
+        newest_fact=catalog.newest_fact.isoformat(),
+        vllm_version=request.vllm_version,
+        qwenhost_version=__version__,
+    )

@@ -1,0 +1,49 @@
+"""How many distinct experts a batch touches when some are more popular than others."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Final
+
+_STEPS_PER_OCTAVE: Final = 2
+_OCTAVES: Final = 17  # up to 131,072 tokens; beyond, all experts
+
+
+def distinct_experts(tokens: float, num_experts: int, top_k: int, alpha: float) -> float:
+    """Expected distinct experts hit by ``tokens`` tokens, each taking ``top_k`` of ``num_experts``.
+
+    Expert i is taken with p_i = 1 - exp(-lam * i^-alpha), sum p_i = top_k; D(n) = sum 1 - (1 - p_i)^n.
+    ``alpha`` 0 is uniform routing. Interpolated between half octaves of n.
+    """
+    if tokens <= 1:
+        return top_k * tokens
+    table = _table(num_experts, top_k, alpha)
+    position = math.log2(tokens) * _STEPS_PER_OCTAVE
+    index = int(position)
+    if index + 1 >= len(table):
+        return table[-1]
+    return table[index] + (table[index + 1] - table[index]) * (position - index)
+
+
+@lru_cache(maxsize=16)
+def _table(num_experts: int, top_k: int, alpha: float) -> tuple[float, ...]:
+    log_misses = [math.log1p(-p) for p in _inclusion(num_experts, top_k, alpha)]
+    sizes = (2 ** (step / _STEPS_PER_OCTAVE) for step in range(_OCTAVES * _STEPS_PER_OCTAVE + 1))
+    return tuple(-math.fsum(math.expm1(n * miss) for miss in log_misses) for n in sizes)
+
+
+def _inclusion(num_experts: int, top_k: int, alpha: float) -> list[float]:
+    """Probabilities that sum to ``top_k``, by bisection on lam."""
+    weights = [i**-alpha for i in range(1, num_experts + 1)]
+    low, high = 0.0, 1.0
+    while _expected(weights, high) < top_k:
+        high *= 2
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _expected(weights, middle) < top_k else (low, middle)
+    return [-math.expm1(-high * weight) for weight in weights]
+
+
+def _expected(weights: list[float], lam: float) -> float:
+    return -math.fsum(math.expm1(-lam * weight) for weight in weights)

@@ -1,0 +1,275 @@
+"""Time of one engine step: a roofline per kernel class with fitted efficiencies.
+
+Each kernel takes t0 + (memory_time^p + compute_time^p)^(1/p). Constants come from
+``profiles/calibration``; the equations are those the constants were fitted with.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from qwenhost.planner.cache import (
+    CacheOptions,
+    kv_bytes_per_token_per_layer,
+    state_bytes_per_layer,
+)
+from qwenhost.planner.experts import distinct_experts
+from qwenhost.planner.links import Collective
+from qwenhost.planner.tally import Kernel, StepCost, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qwenhost.facts import Architecture, Checkpoint, GpuSpec, ModuleGroup, WeightFormat
+    from qwenhost.plan import Parallelism, StepShape
+    from qwenhost.planner.constants import Constants
+
+BF16_BYTES: Final = 2
+# Bytes of activations read and written around the grouped GEMM, per token, hidden channel and expert.
+MOE_ACTIVATION_BYTES: Final = 8
+MOST_ACCEPTED_DRAFTS: Final = 3  # positions with a measured acceptance; further drafts count as refused
+
+
+class StepOptions(NamedTuple):
+    """The engine arguments that move step time."""
+
+    kv_cache_dtype: str = "auto"
+    mamba_ssm_cache_dtype: str = "auto"
+    num_speculative_tokens: int = 0
+    enforce_eager: bool = False
+    marlin_moe: bool = False
+
+
+class StepModel:
+    """Step time of one data-parallel replica of one configuration."""
+
+    def __init__(
+        self,
+        *,
+        architecture: Architecture,
+        checkpoint: Checkpoint,
+        parameters: Mapping[ModuleGroup, int],
+        formats: Mapping[ModuleGroup, WeightFormat],
+        parallelism: Parallelism,
+        options: StepOptions,
+        spec: GpuSpec,
+        constants: Constants,
+        interconnect: str,
+    ) -> None:
+        self._arch, self._checkpoint, self._formats = architecture, checkpoint, formats
+        self._parallel, self._options = parallelism, options
+        self._spec, self._constants = spec, constants
+        self._tp = parallelism.tensor_parallel_size
+        self._ranks = self._tp * parallelism.data_parallel_size
+        self._exponent = constants["kernel_sum_exponent"]
+        self._multiplier = constants["step_time_multiplier"] * self._imbalance()
+        self._collective = Collective(spec, constants, interconnect)
+        self._parameters = parameters
+        self._fixed_s = self._fixed_seconds()
+        drafts = range(1, min(options.num_speculative_tokens, MOST_ACCEPTED_DRAFTS) + 1)
+        accepted = math.fsum(constants[f"mtp_acceptance_{i}"] for i in drafts)
+        self.tokens_per_step = 1 + accepted
+        """Output tokens a sequence gains per step: 1 plus accepted drafts."""
+        low = constants["mtp_acceptance_low_1"] / constants["mtp_acceptance_1"]
+        self.tokens_per_step_low = 1 + accepted * low
+        """The same for text that is hard to draft."""
+        self._layer_kernels = self._build_layer_kernels()
+        self._shared = self._gemm("shared_expert", architecture.num_hidden_layers * 2)
+        self._head = self._gemm("lm_head", 1)
+        self._moe = self._build_moe("routed_experts", architecture.num_hidden_layers)
+        self._draft = self._build_draft()
+        self._draft_moe = self._build_moe("mtp_routed_experts", 1)
+        self._build_state_traffic()
+
+    # ----------------------------------------------------------------- public
+
+    def cost(self, shape: StepShape) -> StepCost:
+        """Time of one engine step of this replica.
+
+        With pipeline parallelism a step is the time in which every sequence advances once: each
+        micro-batch of 1/PP of the work passes all stages while the others keep the rest busy.
+        """
+        pp = self._parallel.pipeline_parallel_size
+        decode, prefill = shape.decode_sequences / pp, shape.prefill_tokens / pp
+        drafts = self._options.num_speculative_tokens
+        tokens = decode * (1 + drafts) + prefill
+        if tokens <= 0:
+            return StepCost(0.0, 0.0, 0.0, 0.0, 0.0)
+        total = Tally(self._exponent, self._spec.hbm_bytes_per_s)
+        for kernel in self._layer_kernels:
+            total.gemm(kernel, tokens)
+        if tokens > self._constants["shared_expert_overlap_max_tokens"]:
+            total.gemm(self._shared, tokens)
+        total.gemm(self._head, decode * (1 + drafts) + (shape.prefill_sequences or 1) * bool(prefill))
+        self._add_moe(total, self._moe, tokens)
+        self._add_attention_and_state(total, shape, pp)
+        total.host_s += self._fixed_s + self._constants["t_seq_s"] * decode
+        if drafts and decode:
+            self._add_drafts(total, decode)
+        total.link_s += self._link_seconds(tokens)
+        return total.cost(self._multiplier)
+
+    def seconds(self, shape: StepShape) -> float:
+        """Seconds of one engine step."""
+        return self.cost(shape).seconds
+
+    # ----------------------------------------------------------------- what is fixed
+
+    def _fixed_seconds(self) -> float:
+        c, layers = self._constants, self._arch.num_hidden_layers
+        small = layers * c["elementwise_per_layer"] * c["elementwise_s"]
+        eager = layers * c["eager_layer_s"] if self._options.enforce_eager else 0.0
+        return c["t_fix_s"] + small + eager
+
+    def _imbalance(self) -> float:
+        """Ranks that wait for one another take longer than the mean rank."""
+        parallel, factor = self._parallel, 1.0
+        if parallel.data_parallel_size > 1 or (parallel.enable_expert_parallel and self._tp > 1):
+            factor *= self._constants["rank_imbalance_step_multiplier"]
+        if parallel.pipeline_parallel_size > 1:
+            factor *= self._constants["pipeline_step_multiplier"]
+        return factor
+
+    def _build_layer_kernels(self) -> list[Kernel]:
+        arch = self._arch
+        linear, full = arch.num_linear_attention_layers, arch.num_full_attention_layers
+        return [
+            self._gemm("linear_attn", linear * 2),
+            self._gemm("linear_attn_small", linear),
+            self._gemm("self_attn", full * 2),
+            self._gemm("router", arch.num_hidden_layers, sharded=False),
+        ]
+
+    def _build_draft(self) -> list[Kernel]:
+        if not self._options.num_speculative_tokens:
+            return []
+        return [self._gemm("mtp_fc", 1), self._gemm("mtp_self_attn", 2), self._head]
+
+    def _build_moe(self, group: ModuleGroup, layers: int) -> Kernel:
+        arch = self._arch
+        expert_bytes = arch.expert_parameters * self._formats[group].bytes_per_parameter
+        name, peak = self._kernel_class(self._formats[group], "moe")
+        constants = self._constants.kernel(name)
+        return Kernel(
+            launch_s=layers * constants.t0_s,
+            weight_bytes=layers * expert_bytes / self._ranks,  # of one expert, every layer
+            bytes_per_token=layers * MOE_ACTIVATION_BYTES * arch.hidden_size * arch.num_experts_per_tok,
+            flops_per_token=layers * 2 * arch.num_experts_per_tok * arch.expert_parameters / self._ranks,
+            bytes_per_s=self._spec.hbm_bytes_per_s * constants.bandwidth_efficiency,
+            flops_per_s=peak * constants.flops_efficiency,
+            peak_flops=peak,
+        )
+
+    def _gemm(self, group: ModuleGroup, count: int, *, sharded: bool = True) -> Kernel:
+        share = self._tp if sharded else 1
+        parameters = self._parameters[group] / share
+        weight_format = self._formats[group]
+        name, peak = self._kernel_class(weight_format, "gemm")
+        constants = self._constants.kernel(name)
+        return Kernel(
+            launch_s=count * constants.t0_s,
+            weight_bytes=parameters * weight_format.bytes_per_parameter,
+            bytes_per_token=0.0,
+            flops_per_token=2 * parameters,
+            bytes_per_s=self._spec.hbm_bytes_per_s * constants.bandwidth_efficiency,
+            flops_per_s=peak * constants.flops_efficiency,
+            peak_flops=peak,
+        )
+
+    def _kernel_class(self, weight_format: WeightFormat, kind: str) -> tuple[str, float]:
+        """Kernel class and the tensor-core rate it runs at; weight-only kernels compute in BF16."""
+        spec = self._spec
+        native = spec.compute_capability >= weight_format.native_compute_capability
+        if weight_format.bits >= 16:
+            return f"{kind}_bf16", spec.bf16_flops
+        if kind == "moe" and self._options.marlin_moe:
+            return ("moe_int4" if weight_format.bits < 8 else "moe_fp8"), spec.bf16_flops
+        if weight_format.compute == "fp8":
+            return f"{kind}_fp8", (spec.fp8_flops if native and spec.fp8_flops else spec.bf16_flops)
+        if weight_format.compute == "fp4":
+            return f"{kind}_fp4", (spec.fp4_flops if native and spec.fp4_flops else spec.bf16_flops)
+        return f"{kind}_int4", spec.bf16_flops
+
+    def _build_state_traffic(self) -> None:
+        arch, options = self._arch, self._options
+        cache = CacheOptions(
+            tensor_parallel_size=self._tp,
+            kv_cache_dtype=options.kv_cache_dtype,
+            mamba_ssm_cache_dtype=options.mamba_ssm_cache_dtype,
+        )
+        drafts = options.num_speculative_tokens
+        # One read, one write, and one more state written per draft token.
+        state = (2 + drafts) * state_bytes_per_layer(arch, cache) * arch.num_linear_attention_layers
+        self._state_bytes_per_sequence = state
+        layers = arch.num_full_attention_layers
+        self._kv_bytes_per_token = kv_bytes_per_token_per_layer(arch, cache) * layers
+        heads = arch.num_attention_heads / self._tp
+        self._attention_flops = 4 * layers * heads * arch.head_dim  # per (query token, context token)
+        kv = "fp8" if options.kv_cache_dtype.startswith("fp8") else "bf16"
+        self._attention_prefill_flops_per_s = (
+            self._spec.bf16_flops * self._constants[f"attention_prefill_efficiency_{kv}_kv"]
+        )
+        per_head = (
+            self._constants["gdn_prefill_s_per_token_head"]
+            + self._constants["gdn_conv_prefill_s_per_token_head"]
+        )
+        self._gdn_prefill_s_per_token = (
+            per_head * arch.linear_num_value_heads / self._tp * arch.num_linear_attention_layers
+        )
+
+    # ----------------------------------------------------------------- what a step adds
+
+    def _add_moe(self, total: Tally, moe: Kernel, tokens: float) -> None:
+        arch, parallel = self._arch, self._parallel
+        # All data-parallel ranks meet in the experts.
+        routed = tokens * parallel.data_parallel_size
+        alpha = self._constants["expert_skew_alpha"]
+        distinct = distinct_experts(routed, arch.num_experts, arch.num_experts_per_tok, alpha)
+        busiest = 1.0
+        if parallel.enable_expert_parallel and self._ranks > 1:
+            share = distinct / self._ranks
+            spread = 2 * math.log(self._ranks) * share * (1 - distinct / arch.num_experts)
+            distinct = min(arch.num_experts, (share + math.sqrt(max(0.0, spread))) * self._ranks)
+            busiest = self._constants["expert_parallel_hot_rank"]
+        read = moe.weight_bytes * distinct + moe.bytes_per_token * tokens
+        total.kernel(moe, read, moe.flops_per_token * routed * busiest)
+
+    def _add_attention_and_state(self, total: Tally, shape: StepShape, pp: int) -> None:
+        arch, c = self._arch, self._constants
+        if shape.decode_sequences:
+            state = self._state_bytes_per_sequence * shape.decode_sequences / pp
+            gdn, attention = c.kernel("gdn_decode"), c.kernel("attention_decode")
+            total.stream(state, gdn.bandwidth_efficiency)
+            context = self._kv_bytes_per_token * shape.decode_context_tokens / pp
+            total.stream(context, attention.bandwidth_efficiency)
+            total.host_s += arch.num_linear_attention_layers * gdn.t0_s
+            total.host_s += arch.num_full_attention_layers * attention.t0_s
+        if shape.prefill_tokens:
+            chunks = max(1, shape.prefill_sequences)
+            before = shape.prefill_tokens * shape.prefill_context_tokens / chunks
+            inside = shape.prefill_tokens**2 / 2 / chunks
+            flops = self._attention_flops * (before + inside) / pp
+            total.compute(flops, self._attention_prefill_flops_per_s, self._spec.bf16_flops)
+            total.flops_s += self._gdn_prefill_s_per_token * shape.prefill_tokens / pp
+
+    def _add_drafts(self, total: Tally, decode: float) -> None:
+        drafts = self._options.num_speculative_tokens
+        for _ in range(drafts):
+            for kernel in self._draft:
+                total.gemm(kernel, decode)
+            self._add_moe(total, self._draft_moe, decode)
+        total.host_s += drafts * self._constants["draft_token_s"]
+
+    def _link_seconds(self, tokens: float) -> float:
+        layers, hidden = self._arch.num_hidden_layers, self._arch.hidden_size
+        size = tokens * hidden * BF16_BYTES
+        attention = self._collective.all_reduce(size, self._tp)
+        dp = self._parallel.data_parallel_size
+        experts = (
+            self._collective.all_reduce(size, self._tp)
+            if dp == 1
+            else self._collective.gather_and_scatter(size * dp, self._ranks)
+        )
+        stages = self._collective.hand_over(size) * (self._parallel.pipeline_parallel_size - 1)
+        return layers * (attention + experts) + attention + stages
