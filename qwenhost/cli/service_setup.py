@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import click
 
     from qwenhost.launcher.command import EngineCommand, ServeOptions
+    from qwenhost.launcher.preflight import Check
     from qwenhost.launcher.state import ServiceHome
     from qwenhost.launcher.supervisor import FallbackCommand, Launch
     from qwenhost.plan import Plan
@@ -29,6 +30,7 @@ def prepare(
     """
     from qwenhost.launcher.command import ServeOptions, read_api_key, require_key_beyond_loopback
     from qwenhost.launcher.health import Limits
+    from qwenhost.launcher.preflight import require_passed
     from qwenhost.launcher.state import ServiceHome, state_root
     from qwenhost.launcher.supervisor import Launch
 
@@ -44,6 +46,9 @@ def prepare(
     home = ServiceHome(options["name"], root=state_root(os.environ))
     lock = home.lock()
     try:
+        if not options["force"]:
+            require_passed(checks_for(ctx, plan, options, os.environ))
+        chosen = _with_weights(plan, chosen, options)
         command = _command(plan, home, chosen, options, key)
         launch = Launch(
             command=command,
@@ -55,6 +60,63 @@ def prepare(
         os.close(lock)
         raise
     return launch, home, lock
+
+
+def checks_for(
+    ctx: click.Context, plan: Plan | None, options: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[Check]:
+    """The preflight list for what is about to be started."""
+    from qwenhost.cli import wiring
+    from qwenhost.launcher.preflight import Subject, preflight
+
+    known = wiring.catalog(ctx)
+    candidate = plan.chosen if plan else None
+    wanted = candidate.checkpoint if candidate and not options["model"] else None
+    checkpoint = known.checkpoints.get(candidate.checkpoint.id) if candidate else None
+    subject = Subject(
+        **{name: options[name] for name in ("engine", "target", "host", "port")},
+        vllm_bin=_vllm_or_none(options),
+        vllm_version=plan.inputs.vllm_version if plan else None,
+        repo_id=wanted.repo_id if wanted else None,
+        revision=wanted.revision if wanted else None,
+        weights_bytes=wanted.disk_bytes if wanted else 0,
+        min_compute_capability=checkpoint.min_compute_capability if checkpoint else 0.0,
+    )
+    return preflight(subject, candidate, known.gpus, environ=environ)
+
+
+def _vllm_or_none(options: Mapping[str, Any]) -> str | None:
+    from qwenhost.errors import UnavailableError
+    from qwenhost.launcher.command import find_vllm
+
+    try:
+        return find_vllm(options["vllm_bin"])
+    except UnavailableError:
+        return None
+
+
+def _with_weights(plan: Plan | None, chosen: ServeOptions, options: Mapping[str, Any]) -> ServeOptions:
+    """The options with a verified local folder as model, where an engine will read weights."""
+    if options["engine"] == "simulated":
+        return chosen
+    import msgspec
+
+    from qwenhost.cli.output import say
+    from qwenhost.launcher.weights import fetch_checkpoint, verify_folder
+
+    dummy = options["load_format"] == "dummy"
+    if chosen.model:
+        if Path(chosen.model).is_dir():
+            verify_folder(Path(chosen.model), weights=not dummy)
+            return chosen
+        ref, revision = chosen.model, None
+    elif plan is not None:
+        ref, revision = plan.chosen.checkpoint.repo_id, plan.chosen.checkpoint.revision
+    else:
+        return chosen
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    fetched = fetch_checkpoint(ref, revision=revision, offline=offline, say=say)
+    return msgspec.structs.replace(chosen, model=fetched.path)
 
 
 def _plan(ctx: click.Context, plan_path: Path | None, options: Mapping[str, Any]) -> Plan | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from qwenhost.launcher.events import ServiceEvent
 
-_QUIET = frozenset({"progress"})
+_QUIET = frozenset({"progress", "failed"})
 _NEWS = frozenset({"fallback", "failure", "restart", "deviation", "unhealthy"})
 
 
