@@ -27,10 +27,13 @@ def stub_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inspect(stub_library: Path, tmp_path: Path) -> Callable[..., Outcome]:
-    """``inspect(gpus, *arguments, **stub options)`` runs ``qwenhost inspect`` on a machine with them."""
+    """``inspect(gpus, *arguments, **stub options)`` runs ``qwenhost inspect`` on a machine with them.
 
-    def run(gpus: list[StubGpu], *arguments: str, **stub: Any) -> Outcome:
+    The output is JSON unless ``tables`` is set.
+    """
+
+    def run(gpus: list[StubGpu], *arguments: str, tables: bool = False, **stub: Any) -> Outcome:
         env = environment(stub_library, gpus, config=tmp_path / "machine.txt", **stub)
-        return run_cli("inspect", *(arguments or ("--json",)), env=env)
+        return run_cli("inspect", *arguments, *([] if tables else ["--json"]), env=env)
 
     return run

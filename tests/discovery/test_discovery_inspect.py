@@ -280,7 +280,7 @@ def test_gpus_of_other_containers(inspect: Inspect) -> None:
 
 def test_tables_for_people(inspect: Inspect) -> None:
     """The tables say what the JSON says, without escape codes when piped."""
-    text = inspect([h200(0, compute={os.getpid(): 2**30}), h200(1)], "--interconnect", "nvlink").stdout
+    text = inspect([h200(0, compute={os.getpid(): 2**30}), h200(1)], tables=True).stdout
     for words in ("2x NVIDIA H200 (driver 580.95.05, CUDA 13.0)", "NV18", "140.4 GiB", "1.0 GiB", "700 W"):
         assert words in text
     assert "\x1b" not in text
@@ -288,7 +288,7 @@ def test_tables_for_people(inspect: Inspect) -> None:
 
 def test_a_described_node(inspect: Inspect) -> None:
     """``--gpus`` stands in for NVML."""
-    node = inspect([], "--json", "--gpus", "2xH200").node
+    node = inspect([], "--gpus", "2xH200").node
     assert (node["origin"], node["interconnect"], node["host"]) == ("described", "nvlink", None)
     assert node["gpus"][0]["spec"] == "h200"
-    assert "described" in inspect([], "--gpus", "2xH200").stdout
+    assert "described" in inspect([], "--gpus", "2xH200", tables=True).stdout
