@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from qwenhost.planner.decide import make_plan, step_time_function
+from qwenhost.planner.decide import make_plan, plan_inputs, step_time_function
+from qwenhost.planner.explain import explain, explain_rejections
 
-__all__ = ["make_plan", "step_time_function"]
+__all__ = ["explain", "explain_rejections", "make_plan", "plan_inputs", "step_time_function"]

@@ -113,7 +113,7 @@ class Context:
 
     @property
     def default_batched_tokens(self) -> int:
-        """The tiers of vLLM by memory (engine/arg_utils.py); A100, put on the low tier there, has the room."""
+        """The tiers of vLLM by memory (engine/arg_utils.py); an A100 has room for the upper one."""
         if self.total_bytes >= 160 * GIB:
             return 16384
         return 8192 if self.total_bytes >= 70 * GIB else 2048

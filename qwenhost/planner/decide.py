@@ -49,10 +49,11 @@ def make_plan(request: PlanRequest, catalog: Catalog) -> Plan:
         raise _infeasible(request, kept)
     ranked = rank(judged, request.objective)
     chosen = ranked[0]
+    ranked = rank([*ranked, *_uncalibrated_cache(context, chosen, question)], request.objective)
     return Plan(
-        inputs=_inputs(request, catalog),
+        inputs=plan_inputs(request, catalog),
         chosen=to_candidate(context, chosen),
-        alternatives=tuple(to_candidate(context, one) for one in _alternatives(ranked)),
+        alternatives=tuple(to_candidate(context, one) for one in _alternatives(ranked, chosen)),
         rejections=kept,
         fallbacks=fallbacks(context, chosen, lambda sized: _judge(context, sized, question)),
     )
@@ -93,6 +94,26 @@ def step_time_function(
     return Context(request, catalog).step_model(option, enforce_eager=args.enforce_eager).seconds
 
 
+def plan_inputs(request: PlanRequest, catalog: Catalog) -> PlanInputs:
+    """What a plan, or the refusal of one, was made from."""
+    workload: Workload = request.workload
+    return PlanInputs(
+        node=request.node,
+        workload=workload.id,
+        workload_detail=workload,
+        slo=request.slo,
+        objective=request.objective,
+        pins=request.pins,
+        concurrency=request.concurrency,
+        rate=request.rate,
+        gpu_price=request.gpu_price,
+        catalog_digest=catalog.digest,
+        newest_fact=catalog.newest_fact.isoformat(),
+        vllm_version=request.vllm_version,
+        qwenhost_version=__version__,
+    )
+
+
 def _check(request: PlanRequest) -> None:
     if request.concurrency is not None and request.rate is not None:
         raise BadInputError(
@@ -126,11 +147,22 @@ def _judge(context: Context, sized: Sized, question: Question) -> Judged:
     return judge(sized, model, demand, question)
 
 
-def _alternatives(ranked: list[Judged]) -> list[Judged]:
-    """The best of each checkpoint and layout after the chosen one, best first."""
-    best: dict[tuple[str, str], Judged] = {}
-    for one in ranked[1:]:
-        best.setdefault((one.sized.option.checkpoint, one.sized.option.layout.label), one)
+def _uncalibrated_cache(context: Context, chosen: Judged, question: Question) -> list[Judged]:
+    """The chosen one with an FP8 cache it is not calibrated for: a stated alternative, never the choice."""
+    option = chosen.sized.option
+    if option.kv_cache_dtype != "auto" or context.request.pins.kv_cache_dtype is not None:
+        return []
+    sized = size_first(context, option._replace(kv_cache_dtype="fp8"))
+    return [_judge(context, sized, question)] if isinstance(sized, Sized) else []
+
+
+def _alternatives(ranked: list[Judged], chosen: Judged) -> list[Judged]:
+    """The best of each checkpoint, layout and cache type beside the chosen one, best first."""
+    best: dict[tuple[str, str, str], Judged] = {}
+    for one in ranked:
+        option = one.sized.option
+        if one is not chosen:
+            best.setdefault((option.checkpoint, option.layout.label, option.kv_cache_dtype), one)
     return list(best.values())[:MOST_ALTERNATIVES]
 
 
@@ -164,22 +196,3 @@ def _infeasible(request: PlanRequest, rejections: tuple[Rejection, ...]) -> Infe
         message += f" {rejections[0].checkpoint}: {rejections[0].message}"
     remedy = "Release a pin, or use more or larger GPUs." if pinned else "Use more or larger GPUs."
     return InfeasibleError(message, remedy=remedy, rejections=rejections)
-
-
-def _inputs(request: PlanRequest, catalog: Catalog) -> PlanInputs:
-    workload: Workload = request.workload
-    return PlanInputs(
-        node=request.node,
-        workload=workload.id,
-        workload_detail=workload,
-        slo=request.slo,
-        objective=request.objective,
-        pins=request.pins,
-        concurrency=request.concurrency,
-        rate=request.rate,
-        gpu_price=request.gpu_price,
-        catalog_digest=catalog.digest,
-        newest_fact=catalog.newest_fact.isoformat(),
-        vllm_version=request.vllm_version,
-        qwenhost_version=__version__,
-    )

@@ -1,0 +1,117 @@
+"""``qwenhost plan``: which checkpoint, layout and flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from qwenhost.cli import wiring
+from qwenhost.cli.options import (
+    json_option,
+    load_options,
+    node_options,
+    pin_options,
+    price_options,
+    workload_options,
+)
+from qwenhost.cli.output import console, say, write_json
+from qwenhost.errors import InfeasibleError
+from qwenhost.files import write_atomically
+from qwenhost.plan import DEFAULT_VLLM_VERSION, SCHEMA, plan_to_json
+
+if TYPE_CHECKING:
+    from qwenhost.facts import Catalog
+    from qwenhost.plan import Plan, PlanRequest
+
+
+@click.command("plan")
+@node_options
+@workload_options
+@load_options
+@click.option(
+    "--objective",
+    type=click.Choice(["cost", "throughput", "latency", "context"]),
+    default="cost",
+    show_default=True,
+    help="What to be best at, within the service level.",
+)
+@pin_options
+@price_options
+@click.option("--vllm-version", default=DEFAULT_VLLM_VERSION, show_default=True, help="vLLM to plan for.")
+@click.option(
+    "--memory-margin",
+    type=click.FloatRange(0, 0.5),
+    help="Share of GPU memory to leave unplanned. [default: 0.02]",
+)
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Also write the plan's JSON.")
+@click.option(
+    "--explain", "with_reasons", is_flag=True, help="Why, the memory arithmetic, what was set aside."
+)
+@click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Alternatives to show.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    memory_margin: float | None,
+    save: Path | None,
+    with_reasons: bool,
+    top: int,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Choose checkpoint, layout and every vLLM flag for a node.
+
+    Exit code 3 where nothing fits; the reasons are printed, with need and have.
+
+    \b
+    qwenhost plan --gpus 2xH200 --workload chat
+    qwenhost plan --gpus 8xA100 --input-tokens 4000 --output-tokens 500 --concurrency 64 --explain
+    qwenhost plan --save plan.json                    for this machine's GPUs
+    qwenhost plan --gpus 1xH200 --checkpoint fp8 --available-kv-gib 9.4
+    """  # noqa: D301 - click wants the character itself
+    known = wiring.catalog(ctx)
+    request = wiring.plan_request(known, options)
+    if memory_margin is not None:
+        request = msgspec.structs.replace(request, memory_margin=memory_margin)
+    try:
+        plan = _plan(request, known)
+    except InfeasibleError as error:
+        _show_refusal(request, known, error, as_json=as_json)
+        raise
+    if save is not None:
+        write_atomically(save, plan_to_json(plan))
+        say(f"Saved {save}")
+    if as_json:
+        write_json(plan)
+    else:
+        _show(plan, top=top, with_reasons=with_reasons, saved=save)
+    return 0
+
+
+def _plan(request: PlanRequest, known: Catalog) -> Plan:
+    from qwenhost.planner import make_plan
+
+    return wiring.with_argv(make_plan(request, known))
+
+
+def _show_refusal(request: PlanRequest, known: Catalog, error: InfeasibleError, *, as_json: bool) -> None:
+    from qwenhost.planner import explain_rejections, plan_inputs
+
+    if as_json:
+        inputs = plan_inputs(request, known)
+        write_json({"schema": SCHEMA, "inputs": inputs, "chosen": None, "rejections": error.rejections})
+        return
+    for line in explain_rejections(error.rejections):
+        say(f"  {line}")
+
+
+def _show(plan: Plan, *, top: int, with_reasons: bool, saved: Path | None) -> None:
+    from qwenhost.cli.plan_view import blocks
+
+    screen = console()
+    for block in blocks(plan, top=top, with_reasons=with_reasons, saved=saved):
+        screen.print(block, markup=False, soft_wrap=isinstance(block, str))
