@@ -92,7 +92,7 @@ def systemd_unit(plan: Plan, target: Target) -> str:
     if credential:
         command += ["--api-key-file", "%d/api-key"]
     notes = (
-        f"The plan belongs to {target.plan_path}.",
+        "Runs as a user who must exist and be able to read the plan: useradd --system qwenhost",
         f"HF_TOKEN=... and other secrets belong to /etc/qwenhost/{ENV_FILE} (mode 600).",
         "Type=exec: systemd does not learn when the model is ready; ask `qwenhost status`.",
         *(("The API key is read from /etc/qwenhost/api-key (mode 600).",) if credential else ()),
