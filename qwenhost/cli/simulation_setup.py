@@ -172,7 +172,14 @@ def serve_simulated(known: Catalog, options: dict[str, Any]) -> None:
         seed=seed,
     )
     serve(
-        Host(config, step_time, model=names[0], seed=seed, speedup=options["speedup"]),
+        Host(
+            config,
+            step_time,
+            model=names[0],
+            seed=seed,
+            speedup=options["speedup"],
+            cache_info=cache_info(plan),
+        ),
         settings,
         faults,
         Options(
@@ -184,3 +191,15 @@ def serve_simulated(known: Catalog, options: dict[str, Any]) -> None:
         lines=startup_lines(plan.chosen, plan.inputs.vllm_version),
         failure=None if struck is None else START_FAULTS[struck],
     )
+
+
+def cache_info(plan: Plan) -> dict[str, object]:
+    """What vLLM tells of its cache in ``vllm:cache_config_info``, from the plan."""
+    args, cache = plan.chosen.engine_args, plan.chosen.kv_cache
+    return {
+        "kv_cache_size_tokens": cache.tokens,
+        "kv_cache_max_concurrency": cache.max_concurrency_at_max_model_len,
+        "cache_dtype": args.kv_cache_dtype,
+        "gpu_memory_utilization": args.gpu_memory_utilization,
+        "mamba_cache_mode": "align" if args.enable_prefix_caching else "none",
+    }

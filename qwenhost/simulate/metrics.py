@@ -57,6 +57,7 @@ class EngineMetrics:
         self.prompt_tokens_cached = 0
         self.generation_tokens = 0
         self.drafts = 0
+        self.draft_tokens = 0
         self.accepted = 0
         self.success = {"stop": 0, "length": 0, "abort": 0}
         self.ttft = Histogram("vllm:time_to_first_token_seconds", "Time to first token.", TTFT_BUCKETS)
@@ -89,6 +90,7 @@ class EngineMetrics:
             "vllm:prompt_tokens_cached": self.prompt_tokens_cached,
             "vllm:generation_tokens": self.generation_tokens,
             **({"vllm:spec_decode_num_drafts": self.drafts} if self.drafts else {}),
+            **({"vllm:spec_decode_num_draft_tokens": self.draft_tokens} if self.drafts else {}),
             **({"vllm:spec_decode_num_accepted_tokens": self.accepted} if self.drafts else {}),
         }
         for name, value in gauges.items():

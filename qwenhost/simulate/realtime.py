@@ -14,7 +14,7 @@ from qwenhost.simulate.engine import Engine
 from qwenhost.simulate.metrics import EngineMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from qwenhost.plan import StepShape
     from qwenhost.simulate.config import EngineConfig
@@ -133,6 +133,7 @@ class RealTimeRank:
             metrics.itl.observe(result.duration_s / self._speedup, result.decode_sequences)
             if self.engine.config.num_speculative_tokens:
                 metrics.drafts += result.decode_sequences
+                metrics.draft_tokens += result.decode_sequences * self.engine.config.num_speculative_tokens
                 metrics.accepted += tokens - len(result.first_tokens) - result.decode_sequences
         for sequence in result.finished:
             ticket = sequence.tag
@@ -155,6 +156,7 @@ class Host:
         model: label of the metrics.
         seed: of everything drawn inside the engine.
         speedup: simulated seconds per second.
+        cache_info: further labels of ``vllm:cache_config_info``.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Host:
         step_time: Callable[[StepShape], float],
         *,
         model: str,
+        cache_info: Mapping[str, object] | None = None,
         seed: int = 0,
         speedup: float = 1.0,
     ) -> None:
@@ -171,6 +174,12 @@ class Host:
             RealTimeRank(Engine(config, step_time, seed + index), EngineMetrics(index, model), speedup)
             for index in range(config.data_parallel_size)
         ]
+        self._cache_info = {
+            "num_gpu_blocks": config.num_blocks,
+            "block_size": config.block_size,
+            "enable_prefix_caching": config.enable_prefix_caching,
+            **(cache_info or {}),
+        }
         self.dead = False
         self._tickets: set[Ticket] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -242,7 +251,7 @@ class Host:
         return lines
 
     def _rank_lines(self, rank: RealTimeRank) -> list[str]:
-        engine, config = rank.engine, self.config
+        engine = rank.engine
         gauges = {
             "vllm:num_requests_running": engine.num_running,
             "vllm:num_requests_waiting": engine.num_waiting,
@@ -254,9 +263,7 @@ class Host:
             "vllm:prefix_cache_queries": engine.prefix_queries,
             "vllm:prefix_cache_hits": engine.prefix_hits,
         }
-        info = (
-            f'{rank.metrics.labels},num_gpu_blocks="{config.num_blocks}",block_size="{config.block_size}",'
-            f'enable_prefix_caching="{config.enable_prefix_caching}"'
-        )
+        info = ",".join(f'{name}="{value}"' for name, value in self._cache_info.items())
+        info = f"{rank.metrics.labels},{info}"
         cache = ["# TYPE vllm:cache_config_info gauge", f"vllm:cache_config_info{{{info}}} 1"]
         return [*cache, *rank.metrics.lines(gauges, counters)]

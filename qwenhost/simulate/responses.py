@@ -69,13 +69,14 @@ class Responses(Dialect):
     def _close(self, *, thinking: bool) -> bytes:
         g, place = self.generation, self._place(thinking=thinking)
         item = self._item(thinking=thinking, done=True)
-        done = self._say("response.output_item.done", output_index=place["output_index"], item=item)
         if thinking:
-            text = self._say("response.reasoning_text.done", content_index=0, text=g.reasoning, **place)
-            return text + done
-        text = self._say("response.output_text.done", content_index=0, text=g.content, logprobs=[], **place)
-        part = self._say("response.content_part.done", content_index=0, part=item["content"][0], **place)
-        return text + part + done
+            events = [("response.reasoning_text.done", {"content_index": 0, "text": g.reasoning, **place})]
+        else:
+            text = {"content_index": 0, "text": g.content, "logprobs": [], **place}
+            part = {"content_index": 0, "part": item["content"][0], **place}
+            events = [("response.output_text.done", text), ("response.content_part.done", part)]
+        events.append(("response.output_item.done", {"output_index": place["output_index"], "item": item}))
+        return b"".join(self._say(kind, **fields) for kind, fields in events)
 
     def _place(self, *, thinking: bool) -> dict[str, Any]:
         index = 0 if thinking else self._message_index
