@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context,
     /,
+    *,
     memory_margin: float | None,
     save: Path | None,
     with_reasons: bool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from qwenhost.plan import Candidate, Estimate, Plan
 
+NOTES_SHOWN: Final = 3
+
 
 def blocks(plan: Plan, *, top: int, with_reasons: bool, saved: Path | None) -> Iterator[RenderableType]:
     """The first screen, from the choice to what to do next."""
@@ -26,7 +28,10 @@ def blocks(plan: Plan, *, top: int, with_reasons: bool, saved: Path | None) -> I
     yield Text(f"{inputs.node.description}, {inputs.workload}, objective {inputs.objective}", style="dim")
     yield Text(f"{chosen.checkpoint.repo_id}  {chosen.parallelism.label}", style="bold")
     yield _table(_rows(plan))
-    yield from (Text(f"- {note}", style="dim") for note in chosen.notes)
+    shown = chosen.notes if with_reasons else chosen.notes[:NOTES_SHOWN]
+    yield from (Text(f"- {note}", style="dim") for note in shown)
+    if len(shown) < len(chosen.notes):
+        yield Text(f"- {len(chosen.notes) - len(shown)} more notes with --explain", style="dim")
     if with_reasons:
         for title, lines in explain(plan):
             if lines:

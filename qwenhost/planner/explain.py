@@ -103,7 +103,7 @@ def _cache(candidate: Candidate) -> Iterator[str]:
         f"a running request holds {cache.state_blocks_per_sequence} state blocks "
         f"({format_gib(cache.state_bytes_per_sequence)}) and one block per {cache.block_size:,} tokens"
     )
-    yield f"max_num_seqs {args.max_num_seqs:,} must not exceed the {cache.num_blocks:,} blocks: vLLM would refuse"
+    yield f"max_num_seqs {args.max_num_seqs:,} may not exceed the {cache.num_blocks:,} blocks"
 
 
 def _rejection_line(rejection: Rejection) -> str:
