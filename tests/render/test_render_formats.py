@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import configparser
 import json
+import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -19,6 +21,8 @@ from qwenhost.errors import BadInputError
 from qwenhost.render import FORMATS, Target, render, vllm_argv
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qwenhost.plan import Plan
 
 FLAGS = vllm_argv(CANDIDATE)[3:]
@@ -347,3 +351,16 @@ def test_helm_values_pin_the_plan() -> None:
 def test_helm_image(image: str, parts: dict[str, str]) -> None:
     """A registry's port is not a tag, and a digest is kept apart."""
     assert yaml.safe_load(render(plan(), "helm", Target(image=image)))["image"] == parts
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_systemd_accepts_the_unit(tmp_path: Path, host: str) -> None:
+    """Systemd's own check finds nothing to say."""
+    unit = tmp_path / "qwenhost.service"
+    unit.write_text(render(plan(), "systemd", Target(host=host, executable=sys.executable)))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+    )
+    ours = [line for line in done.stderr.splitlines() if "qwenhost.service" in line]
+    assert ours == []
