@@ -41,6 +41,12 @@ HIDDEN: Final[dict[str, str]] = {
 }
 
 
+def _keep_examples(command: click.Command) -> click.Command:
+    r"""Turn the ``\b`` of raw docstrings into the character that tells Click not to reflow what follows."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n") or None
+    return command
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is used; Click's own pattern."""
 
@@ -58,7 +64,7 @@ class LazyGroup(click.Group):
         module, attribute = target.split(":")
         found = getattr(importlib.import_module(module), attribute)
         assert isinstance(found, click.Command), target  # noqa: S101 - our own table
-        return found
+        return _keep_examples(found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
@@ -105,6 +111,9 @@ def cli(ctx: click.Context, profiles_dir: tuple[str, ...], debug: bool) -> None:
     qwenhost serve plan.json                       run it
     """
     ctx.obj = {"profiles": profiles_dir, "debug": debug}
+
+
+_keep_examples(cli)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ node_options = _stack(
         "--gpus", metavar="NxNAME", help="Hardware to plan for instead of this machine's, e.g. 2xH200."
     ),
     click.option(
-        "--interconnect", type=click.Choice(["nvlink", "pcie"]), help="Link between described GPUs."
+        "--interconnect", type=click.Choice(["nvlink", "pcie"]), help="Link between the GPUs of --gpus."
     ),
 )
 

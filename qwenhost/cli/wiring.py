@@ -41,6 +41,11 @@ def node(known: Catalog, options: Mapping[str, Any]) -> Node:
     """The described node of ``--gpus``, or this machine's."""
     if options.get("gpus"):
         return parse_gpus(options["gpus"], known.gpus, interconnect=options.get("interconnect"))
+    if options.get("interconnect"):
+        raise BadInputError(
+            "--interconnect describes the GPUs of --gpus; this machine's links are read from its driver",
+            remedy="Give --gpus too, or leave --interconnect out.",
+        )
     from qwenhost.discovery import discover_node
 
     return discover_node(known.gpus)
