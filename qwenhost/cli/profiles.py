@@ -159,7 +159,7 @@ def _print_rows(kind: str, rows: Sequence[Any]) -> None:
     table = Table(box=None, pad_edge=False)
     for i, (head, _) in enumerate(columns):
         # Names are copied into other commands: never cut them short.
-        table.add_column(head, no_wrap=i == 0, overflow="fold")
+        table.add_column(head, no_wrap=i in {0, len(columns) - 1}, overflow="fold")
     for row in rows:
         table.add_row(*(escape(text(row)) for _, text in columns))
     console().print(table)

@@ -53,7 +53,13 @@ def _read(path: Path) -> Folder:
             f"{path}: no such folder of profiles",
             remedy="Name a folder of YAML files with --profiles or QWENHOST_PROFILES.",
         )
-    files = [file for file in sorted(path.rglob("*.y*ml")) if file.suffix in {".yaml", ".yml"}]
+    # Hidden names are left out: editors' locks, and the ..data folder behind a mounted ConfigMap.
+    files = [
+        file
+        for file in sorted(path.rglob("*.y*ml"))
+        if file.suffix in {".yaml", ".yml"}
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    ]
     try:
         return [(str(file), file.read_bytes()) for file in files]
     except OSError as error:

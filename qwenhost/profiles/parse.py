@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import reprlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -62,8 +63,9 @@ def parse_file(file: str, content: bytes) -> Parsed:
     if not mistakes:
         try:
             return Parsed(file, msgspec.convert(data, Sheet), node)
-        except msgspec.ValidationError:
+        except msgspec.ValidationError as error:
             mistakes = list(_explain(file, node, data))
+            mistakes = mistakes or [Mistake(file=file, line=0, key="", message=str(error))]
     raise ProfileError(mistakes)
 
 
@@ -86,11 +88,17 @@ def _compose(file: str, content: bytes) -> tuple[yaml.Node | None, Any]:
         raise ProfileError([Mistake(file=file, line=0, key="", message=text)]) from error
 
 
-def _duplicates(node: yaml.Node | None, path: str = "") -> Iterator[tuple[int, str, str]]:
+def _duplicates(
+    node: yaml.Node | None, path: str = "", seen_nodes: set[int] | None = None
+) -> Iterator[tuple[int, str, str]]:
     """Keys written twice in one mapping; YAML itself would keep the last."""
+    visited = set() if seen_nodes is None else seen_nodes
+    if id(node) in visited:
+        return  # an alias of a node walked already, perhaps of one around itself
+    visited.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for i, item in enumerate(node.value):
-            yield from _duplicates(item, f"{path}[{i}]")
+            yield from _duplicates(item, f"{path}[{i}]", visited)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -100,7 +108,7 @@ def _duplicates(node: yaml.Node | None, path: str = "") -> Iterator[tuple[int, s
             if name in seen:
                 yield line, here, f"written twice, first in line {seen[name]}"
             seen.setdefault(name, line)
-            yield from _duplicates(value, here)
+            yield from _duplicates(value, here, visited)
 
 
 def _explain(file: str, node: yaml.Node | None, data: Any) -> Iterator[Mistake]:
@@ -174,7 +182,7 @@ def _reword(
         found = _at(row, path)
     except (KeyError, IndexError, TypeError):
         return what, ()
-    return f"{what[:1].lower()}{what[1:]} ({found!r:.60})", ()
+    return f"{what[:1].lower()}{what[1:]} ({reprlib.repr(found)})", ()
 
 
 def _fields_at(row_type: type[Value], path: tuple[str | int, ...]) -> tuple[str, ...]:

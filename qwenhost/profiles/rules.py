@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -42,6 +43,8 @@ def broken(folders: Sequence[Sequence[Parsed]], known: Known) -> Iterator[Mistak
     for parsed in (p for folder in folders for p in folder):
         for kind, rule in _RULES.items():
             for i, row in enumerate(getattr(parsed.sheet, kind)):
+                if known[kind][row_id(kind, row)] is not row:
+                    continue  # a later folder replaced it
                 for path, message in rule(row, known):
                     yield parsed.mistake((kind, i, *path), message)
 
@@ -68,12 +71,17 @@ def _gpu(row: Any, known: Known) -> Iterator[Problem]:
         re.compile(row.nvml_pattern)
     except re.error as error:
         yield ("nvml_pattern",), f"not a regular expression: {error}"
-    for i, alias in enumerate(row.aliases):
-        for other in known["gpus"].values():
-            names = {normalise_gpu_name(text) for text in (other.id, other.name, *other.aliases)}
-            if other.id != row.id and normalise_gpu_name(alias) in names:
-                yield ("aliases", i), f"{alias!r} also names {other.id}"
+    earlier = itertools.takewhile(lambda other: other is not row, known["gpus"].values())
+    taken = {normalise_gpu_name(name): spec.id for spec in earlier for name in _gpu_names(spec)}
+    for i, name in enumerate(_gpu_names(row)):
+        if normalise_gpu_name(name) in taken:
+            at: tuple[str | int, ...] = (("id",), ("name",))[i] if i < 2 else ("aliases", i - 2)
+            yield at, f"{name!r} also names {taken[normalise_gpu_name(name)]}"
     yield from _positive(row, "memory_bytes", "hbm_bytes_per_s", "bf16_flops", "link_bytes_per_s", "power_w")
+
+
+def _gpu_names(spec: Any) -> tuple[str, ...]:
+    return (spec.id, spec.name, *spec.aliases)
 
 
 def _gpu_price(row: Any, known: Known) -> Iterator[Problem]:
