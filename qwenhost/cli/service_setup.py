@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     import click
 
-    from qwenhost.launcher.command import EngineCommand, ServeOptions
+    from qwenhost.launcher.command import ServeOptions
     from qwenhost.launcher.preflight import Check
     from qwenhost.launcher.state import ServiceHome
-    from qwenhost.launcher.supervisor import FallbackCommand, Launch
+    from qwenhost.launcher.supervisor import Launch
     from qwenhost.plan import Plan
 
 
@@ -28,18 +28,16 @@ def prepare(
     Raises:
         QwenhostError: an option is wrong, nothing fits, or the name is taken.
     """
+    from qwenhost.launcher.build import build_launch
     from qwenhost.launcher.command import ServeOptions, read_api_key, require_key_beyond_loopback
-    from qwenhost.launcher.health import Limits
     from qwenhost.launcher.preflight import require_passed
     from qwenhost.launcher.state import ServiceHome, state_root
-    from qwenhost.launcher.supervisor import Launch
 
     key = read_api_key(options["api_key_file"], os.environ)
     require_key_beyond_loopback(options["host"], guarded=key is not None)
     chosen = ServeOptions(
         **{name: options[name] for name in ("host", "port", "model", "served_model_name", "vllm_bin")},
         extra_args=options["extra_args"],
-        guarded=key is not None,
         drain_s=options["drain_timeout"],
     )
     plan = _plan(ctx, plan_path, options)
@@ -48,13 +46,16 @@ def prepare(
     try:
         if not options["force"]:
             require_passed(checks_for(ctx, plan, options, os.environ))
-        chosen = _with_weights(plan, chosen, options)
-        command = _command(plan, home, chosen, options, key)
-        launch = Launch(
-            command=command,
+        launch = build_launch(
+            plan,
+            home,
+            _with_weights(plan, chosen, options),
+            engine=options["engine"],
+            target=options["target"],
             api_key=key,
-            fallbacks=_fallbacks(plan, chosen) if command.candidate else (),
-            limits=Limits(ready_s=options["ready_timeout"], drain_s=options["drain_timeout"]),
+            load_format=options["load_format"],
+            startup_s=options["startup_seconds"],
+            ready_s=options["ready_timeout"],
         )
     except BaseException:
         os.close(lock)
@@ -132,37 +133,3 @@ def _plan(ctx: click.Context, plan_path: Path | None, options: Mapping[str, Any]
             )
         return None
     return wiring.make_plan(wiring.catalog(ctx), options)
-
-
-def _command(
-    plan: Plan | None, home: ServiceHome, chosen: ServeOptions, options: Mapping[str, Any], key: str | None
-) -> EngineCommand:
-    from qwenhost.launcher.command import cpu_command, plan_command, simulated_command
-    from qwenhost.plan import plan_to_json
-
-    if plan is not None:
-        home.write_private(home.plan_file, plan_to_json(plan))
-    if options["engine"] == "simulated" and plan is not None:
-        key_file = home.path / "api-key" if key else None
-        if key_file and key:
-            home.write_private(key_file, key.encode())
-        return simulated_command(
-            plan, home.plan_file, chosen, key_file=key_file, startup_s=options["startup_seconds"]
-        )
-    if options["target"] == "cpu" or plan is None:
-        return cpu_command(chosen, load_format=options["load_format"])
-    return plan_command(plan.chosen, chosen)
-
-
-def _fallbacks(plan: Plan | None, chosen: ServeOptions) -> tuple[FallbackCommand, ...]:
-    from qwenhost.launcher.command import plan_command
-    from qwenhost.launcher.supervisor import FallbackCommand
-
-    return tuple(
-        FallbackCommand(
-            trigger=fallback.trigger,
-            change=fallback.change,
-            command=plan_command(fallback.candidate, chosen),
-        )
-        for fallback in (plan.fallbacks if plan else ())
-    )

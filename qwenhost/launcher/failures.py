@@ -241,7 +241,7 @@ _RULES: Final = (
     ),
     _rule(
         "bad_flag",
-        r"^\S+: error: (?P<what>.*)",
+        r"^[\w. -]+: error: (?P<what>.*)",
         "Correct the flag: {what}.",
         bad_input=True,
     ),

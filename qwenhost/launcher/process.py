@@ -151,14 +151,14 @@ class EngineProcess:
 
     def _command(self, letter: bytes) -> None:
         assert self._guard.stdin is not None  # noqa: S101 - given above
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: closed, the engine is gone
             self._guard.stdin.write(letter)
 
     def _read_output(self) -> None:
         assert self._guard.stderr is not None  # noqa: S101 - given above
         rest = b""
-        with contextlib.suppress(OSError, ValueError):
-            while chunk := self._guard.stderr.read(65_536):
+        with contextlib.suppress(OSError), self._guard.stderr as output:
+            while chunk := output.read(65_536):
                 self._log.write(chunk)
                 *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
                 for line in lines:
@@ -175,8 +175,8 @@ class EngineProcess:
     def _read_status(self) -> None:
         assert self._guard.stdout is not None  # noqa: S101 - given above
         exited = clean = False
-        with contextlib.suppress(OSError, ValueError):
-            for raw in self._guard.stdout:
+        with contextlib.suppress(OSError), self._guard.stdout as status:
+            for raw in status:
                 word, _, value = raw.decode(errors="replace").strip().partition(" ")
                 if word == "pid":
                     self.pid = int(value)
@@ -196,10 +196,10 @@ class EngineProcess:
                 self._put(Exited(-9))
         # Let the last words of the log come first; a process that kept the pipe must not hold this up.
         self._output.join(timeout=5)
-        self._put(Gone(clean=clean))
         if self._guard.stdin:
             with contextlib.suppress(OSError):
                 self._guard.stdin.close()
+        self._put(Gone(clean=clean))
 
 
 def session_members(leader: int) -> list[psutil.Process]:

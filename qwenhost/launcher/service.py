@@ -133,26 +133,31 @@ def wait_until_ready(
         time.sleep(_POLL_S)
 
 
+def new_home(name: str | None = None, *, root: Path | None = None) -> ServiceHome:
+    """The folder of a service; of a passing one, named after this process, unless given a name."""
+    return ServiceHome(name or f"run-{os.getpid()}-{next(_numbers)}", root=root or state_root(os.environ))
+
+
 @contextlib.contextmanager
 def running_service(
     launch: Launch,
     *,
-    name: str | None = None,
-    root: Path | None = None,
+    home: ServiceHome | None = None,
+    keep: bool = False,
     on_event: Callable[[ServiceEvent], None] = lambda _: None,
 ) -> Iterator[RunningService]:
     """A ready service for the length of a ``with`` block; no process stays, however the block ends.
 
     Args:
         launch: what to run.
-        name: of the service; a passing one, whose folder is removed after success, unless given.
-        root: folder of all services.
+        home: its folder; a passing one unless given.
+        keep: keep the folder also after success; after a failure it is always kept.
         on_event: told of every change, on another thread.
 
     Raises:
         QwenhostError: it does not become ready.
     """
-    home = ServiceHome(name or f"run-{os.getpid()}-{next(_numbers)}", root=root or state_root(os.environ))
+    home = home or new_home()
     lock = home.lock()
     settled = threading.Event()
 
@@ -173,7 +178,7 @@ def running_service(
     finally:
         _stop_thread(supervisor, thread, launch)
         os.close(lock)
-    if name is None:
+    if not keep:
         shutil.rmtree(home.path, ignore_errors=True)
 
 

@@ -1,0 +1,142 @@
+"""A plan made ready for a supervisor: command, fallbacks, files in the service's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from qwenhost.errors import BadInputError
+from qwenhost.launcher.command import ServeOptions, cpu_command, plan_command, simulated_command
+from qwenhost.launcher.health import Limits
+from qwenhost.launcher.service import new_home, running_service
+from qwenhost.launcher.supervisor import FallbackCommand, Launch
+from qwenhost.plan import plan_to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from qwenhost.launcher.command import EngineCommand
+    from qwenhost.launcher.events import ServiceEvent
+    from qwenhost.launcher.service import RunningService
+    from qwenhost.launcher.state import ServiceHome
+    from qwenhost.plan import Plan
+
+
+def build_launch(
+    plan: Plan | None,
+    home: ServiceHome,
+    options: ServeOptions,
+    *,
+    engine: Literal["vllm", "simulated"] = "vllm",
+    target: Literal["gpu", "cpu"] = "gpu",
+    api_key: str | None = None,
+    load_format: str | None = None,
+    startup_s: float | None = None,
+    ready_s: float = 3600.0,
+) -> Launch:
+    """What a supervisor runs; the plan is saved in the service's folder.
+
+    Args:
+        plan: needed unless ``target`` is ``cpu``.
+        home: the service's folder, which must exist.
+        options: host, port, model and further words for the engine.
+        engine: real or simulated.
+        target: ``cpu`` takes ``options.model`` and no plan.
+        api_key: never written into argv.
+        load_format: vLLM's, on CPU.
+        startup_s: of a simulated engine.
+        ready_s: seconds until the engine must be ready.
+
+    Raises:
+        BadInputError: a plan or a model is missing.
+        UnavailableError: no vLLM program.
+    """
+    options = msgspec.structs.replace(options, guarded=api_key is not None)
+    limits = Limits(ready_s=ready_s, drain_s=options.drain_s)
+    if plan is not None:
+        home.write_private(home.plan_file, plan_to_json(plan))
+    fallbacks: tuple[FallbackCommand, ...] = ()
+    command: EngineCommand
+    if engine == "simulated":
+        if plan is None:
+            raise BadInputError("a simulated engine needs a plan", remedy="Give a PLAN or --gpus.")
+        key_file = _key_file(home, api_key)
+        command = simulated_command(plan, home.plan_file, options, key_file=key_file, startup_s=startup_s)
+    elif target == "cpu" or plan is None:
+        command = cpu_command(options, load_format=load_format)
+    else:
+        command = plan_command(plan.chosen, options)
+        fallbacks = _fallbacks(plan, options)
+    return Launch(command=command, api_key=api_key, fallbacks=fallbacks, limits=limits)
+
+
+@contextlib.contextmanager
+def running_engine(
+    plan: Plan | None,
+    options: ServeOptions | None = None,
+    *,
+    engine: Literal["vllm", "simulated"] = "simulated",
+    target: Literal["gpu", "cpu"] = "gpu",
+    api_key: str | None = None,
+    load_format: str | None = None,
+    startup_s: float | None = None,
+    ready_s: float = 3600.0,
+    name: str | None = None,
+    root: Path | None = None,
+    on_event: Callable[[ServiceEvent], None] = lambda _: None,
+) -> Iterator[RunningService]:
+    """A ready engine for the length of a ``with`` block, on a free port unless ``options`` names one.
+
+    Arguments as in :func:`build_launch` and :func:`qwenhost.launcher.service.running_service`.
+
+    Raises:
+        QwenhostError: it does not become ready.
+    """
+    home = new_home(name, root=root)
+    os.close(home.lock())  # before a file of a running service could be replaced
+    launch = build_launch(
+        plan,
+        home,
+        options or ServeOptions(port=free_port()),
+        engine=engine,
+        target=target,
+        api_key=api_key,
+        load_format=load_format,
+        startup_s=startup_s,
+        ready_s=ready_s,
+    )
+    with running_service(launch, home=home, keep=name is not None, on_event=on_event) as service:
+        yield service
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _key_file(home: ServiceHome, api_key: str | None) -> Path | None:
+    file = home.path / "api-key"
+    if api_key is None:
+        file.unlink(missing_ok=True)  # of an earlier run
+        return None
+    home.write_private(file, api_key.encode())
+    return file
+
+
+def _fallbacks(plan: Plan, options: ServeOptions) -> tuple[FallbackCommand, ...]:
+    """The plan's fallbacks; one with other weights than the chosen ones cannot use their folder."""
+    repo_id = plan.chosen.checkpoint.repo_id
+    found = []
+    for fallback in plan.fallbacks:
+        same = fallback.candidate.checkpoint.repo_id == repo_id
+        mine = options if same else msgspec.structs.replace(options, model=None)
+        command = plan_command(fallback.candidate, mine)
+        found.append(FallbackCommand(trigger=fallback.trigger, change=fallback.change, command=command))
+    return tuple(found)
