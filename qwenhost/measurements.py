@@ -48,6 +48,10 @@ class RequestRecord(Value, frozen=True, kw_only=True):
     """Kind of failure: ``refused``, ``timeout``, ``http_503``, ``cut_stream``, ``malformed_event``,
     ``zero_tokens``..."""
     http_status: int | None = None
+    error_detail: str | None = None
+    """What the server or the system said, shortened."""
+    reasoning_tokens: int | None = None
+    """The server's own count of thinking tokens, where it gives one."""
 
     @property
     def ok(self) -> bool:
@@ -132,6 +136,11 @@ class Load(Value, frozen=True, kw_only=True):
     duration_s: float
     """First due time to last token."""
     warmup_requests: int = 0
+    """Sent before the clock starts and discarded."""
+    rate_window_s: tuple[float, float] | None = None
+    """The part of the run over which rates are taken, in seconds since its start."""
+    rate_window: Literal["steady", "whole"] | None = None
+    """``steady``: first completion to last send; ``whole``: where that covers too little of the run."""
 
 
 class RequestCounts(Value, frozen=True, kw_only=True):
@@ -182,6 +191,9 @@ class MeasuredWorkload(Value, frozen=True, kw_only=True):
     mean_output_tokens: float
     mean_cached_tokens: float = 0.0
     thinking: bool | None = None
+    prompts: str | None = None
+    """How prompts were made and how their length was fitted."""
+    seed: int | None = None
 
 
 class Measurements(Value, frozen=True, kw_only=True):
@@ -209,6 +221,15 @@ class Measurements(Value, frozen=True, kw_only=True):
     started_at: dt.datetime
     machine: Mapping[str, Any]
     """The client's machine: cpu, cores, python, qwenhost version."""
+    first_visible_ms: Percentiles | None = None
+    """Due time to the first token after thinking."""
+    tokens_per_chunk: float | None = None
+    """ITL counts chunks; above 1 where the server sends several tokens in one."""
+    client: Mapping[str, float] = {}
+    """The client's own fitness: ``loop_lag_p99_ms``, ``loop_lag_max_ms``, ``loop_busy_share``..."""
+    warnings: tuple[str, ...] = ()
+    """What a reader should know before using the numbers."""
+    interrupted: bool = False
     gpus: str | None = None
     """Hardware of the server, e.g. ``2x NVIDIA H200``, where the caller knows it."""
 

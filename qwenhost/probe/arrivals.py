@@ -1,0 +1,83 @@
+"""When requests are due, in seconds from the start of the run.
+
+Pure functions of the law, its rate, a length (``n`` requests or ``duration_s``) and a seed. All are
+schedules on the absolute clock: a late request never moves the ones after it.
+"""
+
+from __future__ import annotations
+
+import random
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Law = Literal["constant", "poisson", "gamma"]
+
+SLOTS_PER_S = 10_000
+"""A closed loop opens its slots at this pace, so that a thousand first requests are not sent late."""
+
+
+def schedule(
+    law: Law,
+    rate: float,
+    *,
+    n: int | None = None,
+    duration_s: float | None = None,
+    seed: int = 0,
+    burstiness: float = 1.0,
+) -> list[float]:
+    """Due times of an open loop; the first request is due at 0.
+
+    Args:
+        law: ``constant`` gaps of exactly 1/rate; ``poisson`` exponential gaps; ``gamma`` gaps of shape
+            ``burstiness`` (1 is Poisson, below 1 burstier), the meaning vLLM's benchmark gives it.
+        rate: requests per second.
+        n: stop after so many requests.
+        duration_s: stop before this time. At least one of the two is needed; the earlier wins.
+        seed: of the gaps.
+        burstiness: shape of the gamma law.
+
+    Raises:
+        ValueError: no length, or a rate or burstiness that is not positive.
+    """
+    if rate <= 0 or burstiness <= 0:
+        raise ValueError(f"rate {rate} and burstiness {burstiness} must be positive")
+    if n is None and duration_s is None:
+        raise ValueError("give n or duration_s")
+    due: Iterator[float] = (
+        _constant(rate) if law == "constant" else _running_sum(_gap(law, rate, seed, burstiness))
+    )
+    if duration_s is not None:
+        end = duration_s
+        due = takewhile(lambda t: t < end, due)
+    return list(due if n is None else islice(due, n))
+
+
+def closed_loop(concurrency: int) -> list[float]:
+    """Due times of the first request of each slot; every later one is due when its slot falls free."""
+    return [slot / SLOTS_PER_S for slot in range(concurrency)]
+
+
+def _constant(rate: float) -> Iterator[float]:
+    """Multiples of 1/rate, not sums of it: rounding does not add up."""
+    index = 0
+    while True:
+        yield index / rate
+        index += 1
+
+
+def _gap(law: Law, rate: float, seed: int, burstiness: float) -> Callable[[], float]:
+    random_ = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+    if law == "poisson":
+        return lambda: random_.expovariate(rate)
+    # Mean of a gamma distribution = shape * scale = 1 / rate.
+    return lambda: random_.gammavariate(burstiness, 1 / (rate * burstiness))
+
+
+def _running_sum(gap: Callable[[], float]) -> Iterator[float]:
+    due = 0.0
+    while True:
+        yield due
+        due += gap()

@@ -1,0 +1,228 @@
+"""What is sent: prompts of a wanted token count that no cache has seen, or the user's own.
+
+A synthetic prompt begins with a nonce, so that prefix caching cannot serve it from an earlier request
+or run, and goes on with English-like sentences. Where a share of cached tokens is wanted, all prompts
+of the run begin with the same text, itself opened by a nonce of the run.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from qwenhost.errors import BadInputError
+from qwenhost.facts import Basis, TokenStats
+from qwenhost.probe import words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_POOL_WORDS = 120_000
+_ASSUMED_TOKENS_PER_WORD = 1.15  # A word or its full stop; of Qwen's and GPT's tokenizers, on this text.
+_MAX_FACTOR = 8.0
+"""No drawn length exceeds the mean by more than this factor."""
+
+Distribution = Literal["fixed", "preset"]
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """One request's content."""
+
+    text: str
+    max_tokens: int
+    messages: list[dict[str, Any]] | None = None
+
+
+class TokenFit(msgspec.Struct, frozen=True, kw_only=True):
+    """tokens = per_prompt + per_word * words, for this server, endpoint and text."""
+
+    per_prompt: float = 20.0
+    """The nonce's and the chat template's share."""
+    per_word: float = _ASSUMED_TOKENS_PER_WORD
+    basis: Basis = "assumed"
+    source: str = "typical of this text"
+
+    def words_for(self, tokens: float) -> int:
+        """Words that make a prompt of so many tokens, one at least."""
+        return max(1, round((tokens - self.per_prompt) / self.per_word))
+
+
+def fit_tokens(few: tuple[int, int], many: tuple[int, int], source: str) -> TokenFit:
+    """The line through two observations of (words, tokens)."""
+    per_word = (many[1] - few[1]) / (many[0] - few[0])
+    if per_word <= 0:
+        return TokenFit()
+    per_prompt = max(0.0, few[1] - per_word * few[0])
+    return TokenFit(per_prompt=per_prompt, per_word=per_word, basis="measured", source=source)
+
+
+class TextPool:
+    """A long English-like text of which prompts are cuts; its order depends on the seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - text, not secrets
+        pool: list[str] = []
+        while len(pool) < _POOL_WORDS:
+            pool += self._sentence()
+        self._words = pool
+
+    def cut(self, count: int, at: int) -> str:
+        """``count`` words from position ``at``, wrapping around."""
+        pool = self._words
+        at %= len(pool)
+        taken = pool[at : at + count]
+        while len(taken) < count:
+            taken += pool[: count - len(taken)]
+        return " ".join(taken)
+
+    def _sentence(self) -> list[str]:
+        pick = self._random.choice
+        clause = self._clause()
+        if self._random.random() < 0.4:
+            clause[-1] += ","
+            clause += [pick(words.JOINERS), *self._clause()]
+        clause[0] = clause[0].capitalize()
+        clause[-1] += "."
+        return clause
+
+    def _clause(self) -> list[str]:
+        pick = self._random.choice
+        clause = [pick(words.DETERMINERS), pick(words.ADJECTIVES), pick(words.NOUNS), pick(words.VERBS)]
+        clause += [pick(words.DETERMINERS), pick(words.NOUNS)]
+        if self._random.random() < 0.5:
+            clause += [pick(words.PREPOSITIONS), pick(words.DETERMINERS), pick(words.NOUNS)]
+        return clause
+
+
+class SyntheticPrompts:
+    """Prompts of wanted token counts; the same seed gives the same prompts.
+
+    Args:
+        input_tokens: whole prompt, chat template included.
+        output_tokens: answer.
+        distribution: ``fixed`` at the mean, or ``preset``: lognormal with the mean and median given.
+        prefix_hit: share of the prompt that all requests have in common.
+        fit: words to tokens.
+        seed: of the texts and sizes.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_tokens: TokenStats,
+        output_tokens: TokenStats,
+        distribution: Distribution = "fixed",
+        prefix_hit: float = 0.0,
+        fit: TokenFit | None = None,
+        seed: int,
+        pool: TextPool | None = None,
+    ) -> None:
+        self._input, self._output = input_tokens, output_tokens
+        self._distribution, self._prefix_hit = distribution, prefix_hit
+        self._fit = fit or TokenFit()
+        self._seed = seed
+        self._pool = pool or TextPool(seed)
+        self._prefix, self._shared_words = "", 0
+        if prefix_hit > 0:
+            self._shared_words = self._fit.words_for(prefix_hit * input_tokens.mean)
+            self._prefix = f"{nonce(seed, -1)} {self._pool.cut(self._shared_words, at=0)}\n"
+
+    def __getitem__(self, index: int) -> Prompt:
+        """Prompt number ``index``; negative numbers are for warm-up."""
+        random_ = random.Random(f"{self._seed}/{index}")  # noqa: S311 - sizes, not secrets
+        fixed = self._distribution == "fixed"
+        wanted_in = self._input.mean if fixed else draw_lognormal(self._input, random_)
+        wanted_out = self._output.mean if fixed else draw_lognormal(self._output, random_)
+        shared = self._shared_words
+        count = max(1, self._fit.words_for(wanted_in) - shared)
+        own = f"{nonce(self._seed, index)} {self._pool.cut(count, random_.randrange(_POOL_WORDS))}"
+        return Prompt(text=self._prefix + own, max_tokens=max(1, round(wanted_out)))
+
+
+class FilePrompts:
+    """The user's own prompts from a JSONL file, in order, round and round.
+
+    A line is ``{"prompt": "..."}`` or ``{"messages": [...]}`` in OpenAI's form, optionally with
+    ``"max_tokens"``.
+
+    Raises:
+        BadInputError: unreadable, empty, or a line that is neither; names the line.
+    """
+
+    def __init__(self, path: Path, *, max_tokens: int) -> None:
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise BadInputError(
+                f"{path}: {error.strerror}", remedy="Name a JSONL file with one prompt a line."
+            ) from error
+        self._prompts = [
+            _parse_line(path, number, line, max_tokens)
+            for number, line in enumerate(lines, 1)
+            if line.strip()
+        ]
+        if not self._prompts:
+            raise BadInputError(f"{path}: no prompts", remedy='Write lines such as {"prompt": "..."}.')
+
+    def __getitem__(self, index: int) -> Prompt:
+        return self._prompts[index % len(self._prompts)]
+
+
+class _Line(msgspec.Struct):
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    max_tokens: int | None = None
+
+
+def _parse_line(path: Path, number: int, line: bytes, max_tokens: int) -> Prompt:
+    remedy = 'Each line is {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}.'
+    try:
+        entry = msgspec.json.decode(line, type=_Line)
+    except msgspec.DecodeError as error:
+        raise BadInputError(f"{path}, line {number}: {error}", remedy=remedy) from error
+    if (entry.prompt is None) == (entry.messages is None):
+        raise BadInputError(f"{path}, line {number}: exactly one of prompt and messages", remedy=remedy)
+    return Prompt(text=entry.prompt or "", messages=entry.messages, max_tokens=entry.max_tokens or max_tokens)
+
+
+def nonce(seed: int, index: int) -> str:
+    """Sixteen hexadecimal digits that open a prompt and occur in no other."""
+    random_ = random.Random(f"nonce/{seed}/{index}")  # noqa: S311 - uniqueness, not secrecy
+    return f"{random_.getrandbits(64):016x}"
+
+
+def draw_lognormal(stats: TokenStats, random_: random.Random) -> float:
+    """A length with the given mean, and the given median or 90th percentile where there is one.
+
+    For a lognormal, mean = median * exp(sigma^2 / 2) and p90 = median * exp(1.2816 * sigma). With a
+    mean alone sigma is 0 and every length is the mean.
+    """
+    sigma = _sigma(stats)
+    median = stats.mean / math.exp(sigma**2 / 2)
+    drawn = median * math.exp(sigma * random_.gauss(0.0, 1.0))
+    return max(1.0, min(drawn, _MAX_FACTOR * stats.mean))
+
+
+def _sigma(stats: TokenStats) -> float:
+    if stats.p50 is not None and 0 < stats.p50 < stats.mean:
+        return math.sqrt(2 * math.log(stats.mean / stats.p50))
+    if stats.p90 is not None and stats.p90 > stats.mean:
+        # log(p90 / mean) = z * sigma - sigma^2 / 2, the smaller root; z itself where there is none.
+        z = NormalDist().inv_cdf(0.9)
+        return z - math.sqrt(max(0.0, z**2 - 2 * math.log(stats.p90 / stats.mean)))
+    return 0.0
+
+
+Prompts = SyntheticPrompts | FilePrompts
+
+
+def sample_words(pool: TextPool, seed: int, counts: Sequence[int]) -> list[tuple[int, str]]:
+    """Texts of the given lengths in words, nonce first and not counted, to fit tokens to."""
+    return [
+        (count, f"{nonce(seed, -100 - i)} {pool.cut(count, at=i * 5000)}") for i, count in enumerate(counts)
+    ]

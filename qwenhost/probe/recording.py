@@ -1,0 +1,144 @@
+"""From raw exchanges to records, in slices short enough not to disturb the clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import msgspec
+
+from qwenhost.errors import BadInputError
+from qwenhost.measurements import RequestRecord
+from qwenhost.probe.endpoints import Endpoint, StreamDecoder, decoder
+from qwenhost.probe.sse import events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from qwenhost.probe.client import Exchange
+
+_EVENTS_PER_SLICE: Final = 64  # About 0.1 ms of work.
+
+
+class RecordWriter:
+    """Appends records to a JSONL file, one a line; without a file it does nothing.
+
+    Raises:
+        BadInputError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._file: BinaryIO | None = None
+        if path is not None:
+            try:
+                self._file = path.open("wb")
+            except OSError as error:
+                raise BadInputError(
+                    f"--records {path}: {error.strerror}", remedy="Name a file in a folder you may write to."
+                ) from error
+
+    def write(self, record: RequestRecord) -> None:
+        """Append one record."""
+        if self._file is not None:
+            self._file.write(msgspec.json.encode(record) + b"\n")
+
+    def flush(self) -> None:
+        """Hand what was written to the system."""
+        if self._file is not None:
+            self._file.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+class Recorder:
+    """Decodes ended exchanges in the background of a run.
+
+    Args:
+        endpoint: dialect of the answers.
+        zero: the start of the run on the clock.
+        on_record: called with each record.
+    """
+
+    def __init__(self, endpoint: Endpoint, zero: float, on_record: Callable[[RequestRecord], None]) -> None:
+        self._endpoint: Endpoint = endpoint
+        self._zero = zero
+        self._on_record = on_record
+        self._waiting: deque[Exchange] = deque()
+        self._slices: Iterator[None] | None = None
+
+    def add(self, exchange: Exchange) -> None:
+        """Take an ended exchange."""
+        self._waiting.append(exchange)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something to decode."""
+        return self._slices is not None or bool(self._waiting)
+
+    def work(self) -> None:
+        """Do one slice."""
+        if self._slices is None:
+            if not self._waiting:
+                return
+            self._slices = self._decode(self._waiting.popleft())
+        if next(self._slices, self) is self:
+            self._slices = None
+
+    def _decode(self, exchange: Exchange) -> Iterator[None]:
+        stream = decoder(self._endpoint)
+        if exchange.status == 200:
+            for count, (arrival, data) in enumerate(
+                events(exchange.body, exchange.times, exchange.ends), start=1
+            ):
+                stream.feed(arrival, data)
+                if count % _EVENTS_PER_SLICE == 0:
+                    yield
+        self._on_record(to_record(exchange, stream, self._zero))
+
+
+def to_record(exchange: Exchange, stream: StreamDecoder, zero: float) -> RequestRecord:
+    """The record of one ended exchange; times become seconds since ``zero``."""
+    error, detail = _what_went_wrong(exchange, stream)
+    times = tuple(t - zero for t in stream.chunk_times)
+    scheduled = exchange.due - zero
+
+    def relative(t: float | None) -> float | None:
+        return None if t is None else t - zero
+
+    return RequestRecord(
+        index=exchange.index,
+        scheduled_s=scheduled,
+        sent_s=scheduled if exchange.sent is None else exchange.sent - zero,
+        first_byte_s=relative(exchange.first_byte),
+        first_token_s=times[0] if times else None,
+        first_visible_s=relative(stream.first_visible),
+        last_s=times[-1] if times else None,
+        token_times_s=times,
+        input_tokens=stream.prompt_tokens or 0,
+        cached_tokens=stream.cached_tokens,
+        # A server that reports no usage leaves only its chunks to count; the run warns about it.
+        output_tokens=len(times) if stream.output_tokens is None else stream.output_tokens,
+        reasoning_tokens=stream.reasoning_tokens,
+        error=error,
+        error_detail=detail or None,
+        http_status=exchange.status or None,
+    )
+
+
+def _what_went_wrong(exchange: Exchange, stream: StreamDecoder) -> tuple[str | None, str]:
+    """Kind and detail of the first failure on the way from the socket to the last event."""
+    if exchange.error is not None:
+        return exchange.error, exchange.detail
+    if exchange.status != 200:
+        return f"http_{exchange.status}", bytes(exchange.body[:300]).decode(errors="replace")
+    if stream.error is not None:
+        return stream.error, stream.detail
+    if not stream.ended:
+        return "cut_stream", "the stream ended without its end marker"
+    if not stream.chunk_times:
+        return "zero_tokens", "the answer carried no text"
+    return None, ""

@@ -1,0 +1,121 @@
+"""Whether a run may be used, decided from what the client observed of itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qwenhost.measurements import RequestRecord, percentile
+from qwenhost.probe.counters import disagreement, others_used_the_server
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qwenhost.probe.clock import LoopLag
+
+SEND_LAG_MS: Final = 5.0
+SEND_LAG_OF_TTFT: Final = 0.05
+LOOP_LAG_MS: Final = 10.0
+LOOP_LAG_OF_TTFT: Final = 0.10
+BUSY_SHARE: Final = 0.90
+DELIVERED: Final = 0.95
+COUNT_TOLERANCE: Final = 0.01
+
+
+def void_reason(
+    records: Sequence[RequestRecord],
+    *,
+    open_loop: bool,
+    lag: LoopLag,
+    counters: Mapping[str, float],
+) -> str | None:
+    """Why these records may not be used; None if they may. The first reason found, worst first."""
+    completed = [record for record in records if record.ok]
+    if not records:
+        return "no request was sent"
+    if not completed:
+        kinds = sorted({str(record.error) for record in records})
+        return f"no request succeeded ({', '.join(kinds)})"
+    if any(record.error == "client_limit" for record in records):
+        return "this machine ran out of sockets or descriptors; raise `ulimit -n`"
+    ttft_p50 = percentile(sorted(record.ttft_ms or 0.0 for record in completed), 50)
+    return (
+        _late_sends(records, ttft_p50)
+        or _late_stamps(lag, ttft_p50)
+        or (_undelivered(records) if open_loop else None)
+        or _miscounted(records, counters)
+    )
+
+
+def _late_sends(records: Sequence[RequestRecord], ttft_p50: float) -> str | None:
+    bound = max(SEND_LAG_MS, SEND_LAG_OF_TTFT * ttft_p50)
+    p99 = percentile(sorted(record.send_lag_ms for record in records), 99)
+    if p99 <= bound:
+        return None
+    return f"the client sent late: p99 send lag {p99:.1f} ms, allowed {bound:.1f} ms"
+
+
+def _late_stamps(lag: LoopLag, ttft_p50: float) -> str | None:
+    bound = max(LOOP_LAG_MS, LOOP_LAG_OF_TTFT * ttft_p50)
+    if lag.busy_share > BUSY_SHARE:
+        return f"the client was saturated: its event loop was busy {lag.busy_share:.0%} of the time"
+    if lag.p99_ms > bound:
+        return f"the client read late: p99 loop lag {lag.p99_ms:.1f} ms, allowed {bound:.1f} ms"
+    return None
+
+
+def _undelivered(records: Sequence[RequestRecord]) -> str | None:
+    """Compare how long the schedule was with how long sending it took."""
+    planned = max(r.scheduled_s for r in records) - min(r.scheduled_s for r in records)
+    taken = max(r.sent_s for r in records) - min(r.sent_s for r in records)
+    if planned <= 0 or planned / taken >= DELIVERED:
+        return None
+    return f"the client delivered {planned / taken:.0%} of the offered rate, allowed {DELIVERED:.0%}"
+
+
+def _miscounted(records: Sequence[RequestRecord], counters: Mapping[str, float]) -> str | None:
+    differing = disagreement(records, counters)
+    if differing is None:
+        return None
+    reported = sum(record.output_tokens for record in records)
+    counted = counters.get("generation_tokens", float(reported))
+    if abs(counted - reported) <= COUNT_TOLERANCE * max(counted, 1.0):
+        return None
+    return f"token counts disagree: {differing}"
+
+
+def warnings(
+    records: Sequence[RequestRecord],
+    *,
+    counters: Mapping[str, float],
+    wanted_output: float | None,
+    interrupted: int | None,
+) -> list[str]:
+    """What a reader should know although the run may be used.
+
+    Args:
+        records: finished requests.
+        counters: deltas of the server's counters.
+        wanted_output: mean output tokens asked for, where the length was to be exact.
+        interrupted: requests dropped at an interruption; None without one.
+    """
+    said = []
+    if interrupted is not None:
+        said.append(f"interrupted; {interrupted} requests in flight were dropped and are not counted")
+    if others_used_the_server(records, counters):
+        said.append("others used the server during the run: its counters hold more requests than were sent")
+    differing = disagreement(records, counters)
+    if differing:
+        said.append(f"token counts differ: {differing}")
+    completed = [record for record in records if record.ok]
+    if completed and all(record.input_tokens == 0 for record in completed):
+        said.append(
+            "the server reported no usage: output tokens are counted as chunks, input tokens are unknown"
+        )
+    if completed and wanted_output:
+        mean = sum(record.output_tokens for record in completed) / len(completed)
+        if abs(mean - wanted_output) > 0.05 * wanted_output:
+            said.append(f"answers averaged {mean:.0f} tokens where {wanted_output:.0f} were asked for")
+    failed = len(records) - len(completed)
+    if failed:
+        said.append(f"{failed} of {len(records)} requests failed; latencies are of the others")
+    return said
