@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from launcher_kit import QUICK, RESTLESS, STAND_IN, Story
 
 from qwenhost.launcher.build import free_port
 from qwenhost.launcher.command import EngineCommand
-from qwenhost.launcher.health import Limits
-from qwenhost.launcher.restart import RestartPolicy
 from qwenhost.launcher.state import ServiceHome
 from qwenhost.launcher.supervisor import FallbackCommand, Launch, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from qwenhost.launcher.health import Limits
+    from qwenhost.launcher.restart import RestartPolicy
 
 
 @pytest.fixture

@@ -5,15 +5,24 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from qwenhost.launcher.events import ServiceEvent
 from qwenhost.launcher.health import Limits
 from qwenhost.launcher.restart import RestartPolicy
 
+if TYPE_CHECKING:
+    from qwenhost.launcher.events import ServiceEvent
+
 STAND_IN = Path(__file__).parent / "stand_in.py"
 QUICK = Limits(
-    ready_s=10.0, pulse_every_s=0.1, pulse_timeout_s=1.0, stall_s=0.4, drain_s=1.0, term_repeat_s=0.5, kill_s=1.5
-)  # fmt: skip
+    ready_s=10.0,
+    pulse_every_s=0.1,
+    pulse_timeout_s=1.0,
+    stall_s=0.4,
+    drain_s=1.0,
+    term_repeat_s=0.5,
+    kill_s=1.5,
+)
 RESTLESS = RestartPolicy(initial_s=0.05, jitter=0.0, max_restarts=3)
 
 

@@ -83,10 +83,9 @@ def main() -> None:
     for _ in range(FAULTS.get("children", 0)):
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     due = fault_is_due()
-    if "log" in FAULTS:
-        if due or "exit" not in FAULTS:
-            sys.stdout.write(Path(FAULTS["log"]).read_text())
-            sys.stdout.flush()
+    if "log" in FAULTS and (due or "exit" not in FAULTS):
+        sys.stdout.write(Path(FAULTS["log"]).read_text())
+        sys.stdout.flush()
     if "exit" in FAULTS and due:
         os._exit(FAULTS["exit"])
     if "then" in FAULTS and due:

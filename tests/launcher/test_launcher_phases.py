@@ -13,7 +13,7 @@ LOGS = Path(__file__).parent.parent / "logs"
 # Lines of a two-GPU start as published; the second rank loads a little more and has a little less left.
 TWO_GPUS = """\
 (APIServer pid=1) INFO 11-23 10:00:00 [api_utils.py:347]  ▄▄ ▄█ █     █     █ ▀▄▀ █  version 0.33.0
-(APIServer pid=1) INFO 11-23 10:00:01 [model.py:733] Resolved architecture: Qwen3_5MoeForConditionalGeneration
+(APIServer pid=1) INFO 11-23 10:00:01 [m.py:1] Resolved architecture: Qwen3_5MoeForConditionalGeneration
 (APIServer pid=1) INFO 11-23 10:00:01 [x.py:1] Chunked prefill is enabled with max_num_batched_tokens=8192.
 (EngineCore pid=2) INFO 11-23 10:00:09 [core.py:133] Initializing a V1 LLM engine (v0.33.0) with config: x
 (Worker_TP0 pid=3) INFO 11-23 10:00:20 [x.py:1] world_size=2 rank=0 local_rank=0 backend=nccl
@@ -65,7 +65,8 @@ def test_a_real_cpu_start_passes_through_its_phases_in_order() -> None:
             seen.append(after.phase)
         progress = after
     assert seen == [
-        Phase.PARSE, Phase.CONFIG, Phase.ENGINE, Phase.WORKERS, Phase.WEIGHTS, Phase.KV, Phase.GRAPHS, Phase.API,
+        Phase.PARSE, Phase.CONFIG, Phase.ENGINE, Phase.WORKERS,
+        Phase.WEIGHTS, Phase.KV, Phase.GRAPHS, Phase.API,
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
@@ -16,8 +17,10 @@ from launcher_kit import QUICK, RESTLESS, Story
 
 from qwenhost.launcher.command import EngineCommand
 from qwenhost.launcher.process import session_members
-from qwenhost.launcher.state import ServiceHome
 from qwenhost.launcher.supervisor import FallbackCommand, Supervisor
+
+if TYPE_CHECKING:
+    from qwenhost.launcher.state import ServiceHome
 
 LOGS = Path(__file__).parent.parent / "logs"
 Make = Callable[..., tuple[Supervisor, Story]]
