@@ -48,13 +48,17 @@ def layouts(context: Context) -> list[Parallelism]:
     """Layouts that use at most the node's GPUs; the small ones first.
 
     Pipelines are looked at without data parallelism; expert parallelism where data-parallel ranks
-    share experts, since within one tensor-parallel group it measured no gain.
+    share experts, since within one tensor-parallel group it measured no gain. A cache figure from a log
+    belongs to one engine as vLLM starts it by default: no pipeline, one replica, no drafts.
     """
     gpus, pins = context.request.node.gpu_count, context.request.pins
+    from_log = pins.available_kv_bytes is not None
+    pipelines = (1,) if from_log else (1, *PIPELINE_SIZES)
+    replicas = (1,) if from_log else tuple(range(1, gpus + 1))
     found: list[Parallelism] = []
     for tp in _choices(pins.tensor_parallel_size, POWERS_OF_TWO):
-        for pp in _choices(pins.pipeline_parallel_size, (1, *PIPELINE_SIZES)):
-            for dp in _choices(pins.data_parallel_size, range(1, gpus + 1)):
+        for pp in _choices(pins.pipeline_parallel_size, pipelines):
+            for dp in _choices(pins.data_parallel_size, replicas):
                 if not _worth_a_look(context, pp, dp):
                     continue
                 for ep in _expert_parallel(context, tp, dp):
@@ -142,7 +146,8 @@ def _pins_refusal(context: Context, checkpoint: Checkpoint) -> Refusal | None:
         return Refusal(
             "context_exceeds_model", f"max_model_len {pins.max_model_len:,} is beyond YaRN's {longest:,}."
         )
-    if pins.num_speculative_tokens and pins.enable_prefix_caching:
+    # A log may show the two together, since vLLM starts with them; its arithmetic can still be checked.
+    if pins.num_speculative_tokens and pins.enable_prefix_caching and pins.available_kv_bytes is None:
         return Refusal(
             "mtp_with_prefix_caching",
             "MTP together with prefix caching gave wrong output or no hits on this hybrid model; "
@@ -173,14 +178,15 @@ def _layout_refusal(context: Context, checkpoint: Checkpoint, layout: Parallelis
 def _speculation(context: Context, checkpoint: Checkpoint, layout: Parallelism) -> Iterator[tuple[int, bool]]:
     """(draft tokens, prefix caching): never both. Where prompts repeat, caching them wins."""
     pins = context.request.pins
+    caching, from_log = pins.enable_prefix_caching, pins.available_kv_bytes is not None
     if pins.num_speculative_tokens is not None:
-        caching = pins.enable_prefix_caching
-        yield pins.num_speculative_tokens, not pins.num_speculative_tokens if caching is None else caching
+        drafts = pins.num_speculative_tokens
+        yield drafts, (from_log or not drafts) if caching is None else caching
         return
-    yield 0, pins.enable_prefix_caching is not False
-    reuse = prefix_hit(context.request.workload) > 0 and pins.enable_prefix_caching is not False
-    drafts_possible = checkpoint.mtp and layout.pipeline_parallel_size == 1
-    if drafts_possible and not reuse and not pins.enable_prefix_caching:
+    yield 0, caching is not False
+    reuse = prefix_hit(context.request.workload) > 0 and caching is not False
+    drafts_possible = checkpoint.mtp and layout.pipeline_parallel_size == 1 and not from_log
+    if drafts_possible and not reuse and not caching:
         for drafts in DRAFTS_TRIED:
             yield drafts, False
 

@@ -82,7 +82,6 @@ class Context:
                 mamba_ssm_cache_dtype=self.request.pins.mamba_ssm_cache_dtype or "auto",
                 num_speculative_tokens=option.num_speculative_tokens,
                 enforce_eager=enforce_eager,
-                marlin_moe=self.kernels(option).moe_backend == "marlin",
             ),
             spec=self.spec,
             constants=self.constants,

@@ -64,8 +64,9 @@ def _cache_notes(context: Context, judged: Judged) -> Iterator[str]:
                 "none (scale 1.0); reasoning quality may drop. Check it on your own prompts."
             )
     if option.num_speculative_tokens:
+        state = "on, as in the log; do not serve so" if option.enable_prefix_caching else "off"
         yield (
-            "MTP with prefix caching off: the two together are wrong on this hybrid model "
+            f"MTP with prefix caching {state}: the two together are wrong on this hybrid model "
             f"({MTP_WITH_PREFIX_CACHING_LINK}). Acceptance varies by text; random text accepts less."
         )
     elif option.enable_prefix_caching and prefix_hit(context.request.workload) > 0:

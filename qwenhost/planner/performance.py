@@ -38,7 +38,6 @@ class StepOptions(NamedTuple):
     mamba_ssm_cache_dtype: str = "auto"
     num_speculative_tokens: int = 0
     enforce_eager: bool = False
-    marlin_moe: bool = False
 
 
 class StepModel:
@@ -183,8 +182,6 @@ class StepModel:
         native = spec.compute_capability >= weight_format.native_compute_capability
         if weight_format.bits >= 16:
             return f"{kind}_bf16", spec.bf16_flops
-        if kind == "moe" and self._options.marlin_moe:
-            return ("moe_int4" if weight_format.bits < 8 else "moe_fp8"), spec.bf16_flops
         if weight_format.compute == "fp8":
             return f"{kind}_fp8", (spec.fp8_flops if native and spec.fp8_flops else spec.bf16_flops)
         if weight_format.compute == "fp4":

@@ -114,7 +114,9 @@ def settings_to_try(context: Context, option: Option) -> Iterator[Settings]:
     pins = context.request.pins
     blocks = block_layout(
         context.architecture_of(option),
-        cache_options(context, option, Settings(0.0, True, 0, 0)),
+        cache_options(
+            context, option, Settings(0.0, True, 0, 0, gdn_prefill_backend=pins.gdn_prefill_backend)
+        ),
     )
     least = max(LEAST_BATCHED_TOKENS, 1 << (blocks.block_size - 1).bit_length())
     batch = pins.max_num_batched_tokens or max(context.default_batched_tokens, least)
