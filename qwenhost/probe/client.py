@@ -32,6 +32,7 @@ _REUSE_WITHIN_S: Final = 2.0
 """uvicorn closes an idle connection after 5 s; a younger one is not about to be closed under a request."""
 _SWEEP_EVERY_S: Final = 0.1
 _PRECONNECT_AT_ONCE: Final = 64
+_CONNECT_WITHIN_S: Final = 30.0
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +92,7 @@ class Exchange:
         "finished",
         "headers",
         "index",
-        "last_byte",
+        "keep_alive",
         "on_body",
         "parser",
         "payload",
@@ -106,7 +107,6 @@ class Exchange:
         self.index = index
         self.due = now() if due is None else due
         self.sent: float | None = None
-        self.last_byte: float | None = None
         self.finished: float | None = None
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
@@ -116,6 +116,7 @@ class Exchange:
         self.ends = array("q")
         """Length of ``body`` after that segment."""
         self.complete = False
+        self.keep_alive = False
         self.error: str | None = None
         self.detail = ""
         self.on_body = self.body.extend  # Called by the parser without a Python frame in between.
@@ -134,6 +135,7 @@ class Exchange:
         """Parser callback; an interim 1xx answer is not the answer."""
         if self.status >= 200:
             self.complete = True
+            self.keep_alive = bool(self.parser.should_keep_alive())  # Known here only.
 
     def release_parser(self) -> None:
         """Break the cycle between exchange and parser, so that no garbage collection is needed."""
@@ -149,11 +151,6 @@ class Exchange:
         """Whether the end of the connection is the regular end of this body."""
         framed = b"content-length" in self.headers or b"transfer-encoding" in self.headers
         return self.status >= 200 and not framed
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the connection may carry another request."""
-        return self.complete and bool(self.parser.should_keep_alive())
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -180,7 +177,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Put the request on the wire."""
         assert self.transport is not None  # noqa: S101 - connected before it is handed out
         self.exchange = exchange
-        exchange.sent = exchange.last_byte = now()
+        exchange.sent = now()
         self.transport.write(exchange.payload)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -202,7 +199,6 @@ class _Connection(asyncio.BufferedProtocol):
             return
         exchange.times.append(stamp)
         exchange.ends.append(len(exchange.body))
-        exchange.last_byte = stamp
         if exchange.complete:
             self._end(None)
 
@@ -309,7 +305,7 @@ class Client:
         target: where to.
         selector: the running loop's, for its stamp.
         timeout_s: from due time to the end of the answer.
-        idle_timeout_s: longest silence once the request is sent; also bounds connecting.
+        idle_timeout_s: longest silence within an answer. Before it, queueing is the server's right.
     """
 
     def __init__(
@@ -440,7 +436,7 @@ class Client:
         sock = socket.socket(self._family, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
-            async with asyncio.timeout(self._idle_timeout_s):
+            async with asyncio.timeout(_CONNECT_WITHIN_S):
                 await loop.sock_connect(sock, self._address)
                 _, connection = await loop.create_connection(
                     lambda: _Connection(self, sock),
@@ -470,11 +466,7 @@ class Client:
         clock = now()
         late = [e for e in self.in_flight if clock - e.due > self._timeout_s]
         self.abandon(late, "timeout", f"no complete answer within {self._timeout_s:g} s")
-        silent = [
-            e
-            for e in self.in_flight
-            if e.last_byte is not None and clock - e.last_byte > self._idle_timeout_s
-        ]
+        silent = [e for e in self.in_flight if e.times and clock - e.times[-1] > self._idle_timeout_s]
         self.abandon(silent, "stalled", f"nothing received for {self._idle_timeout_s:g} s")
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_EVERY_S, self._sweep)
 

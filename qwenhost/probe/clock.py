@@ -140,7 +140,7 @@ class StampingSelector(selectors.DefaultSelector):  # type: ignore[misc,unused-i
             self.arrivals, self._counting_since = 0, self.stamp
 
 
-def new_loop() -> tuple[asyncio.AbstractEventLoop, StampingSelector]:
-    """An event loop over a stamping selector."""
+def new_runner() -> tuple[asyncio.Runner, StampingSelector]:
+    """A runner of coroutines whose event loop waits on a stamping selector."""
     selector = StampingSelector()
-    return asyncio.SelectorEventLoop(selector), selector
+    return asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)), selector

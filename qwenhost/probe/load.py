@@ -27,7 +27,7 @@ from qwenhost.measurements import Load, MeasuredWorkload, Measurements, RequestR
 from qwenhost.probe import summary
 from qwenhost.probe.arrivals import closed_loop, schedule
 from qwenhost.probe.client import Client, Exchange, Target, parse_url, request_bytes
-from qwenhost.probe.clock import LoopLag, StampingSelector, TurnStats, new_loop, now
+from qwenhost.probe.clock import LoopLag, StampingSelector, TurnStats, new_runner, now
 from qwenhost.probe.content import FilePrompts, Prompts, SyntheticPrompts, TextPool, TokenFit
 from qwenhost.probe.counters import counter_deltas, read_counters
 from qwenhost.probe.endpoints import PATHS, Ask, auth_headers, request_body
@@ -46,6 +46,8 @@ _PREPARED: Final = 512
 _WARMUP_TOKENS: Final = 32
 _PROGRESS_EVERY_S: Final = 0.25
 _GRACE_AFTER_INTERRUPT_S: Final = 1.0
+_PAUSE_AFTER_FAILURE_S: Final = 0.25
+"""Before a closed loop's slot sends again: a server that is gone is not hammered."""
 
 
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,12 +89,9 @@ def run_probe(config: ProbeConfig, *, on_progress: Callable[[Progress], None] | 
     """
     config.check()
     target = parse_url(config.url)
-    loop, selector = new_loop()
-    try:
-        return loop.run_until_complete(_Run(config, target, selector, on_progress).execute())
-    finally:
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+    runner, selector = new_runner()
+    with runner:
+        return runner.run(_Run(config, target, selector, on_progress).execute())
 
 
 class _Run:
@@ -116,6 +115,8 @@ class _Run:
         self.sent = self.ended = self.failed = self.output_tokens = 0
         self.stopping = False
         self.done = asyncio.Event()
+        self.wake: Callable[[], None] = self.done.set
+        self.pausing = 0
         self.prepared: deque[tuple[int, bytes]] = deque()
         self.next_index = 0
         self.work_waits = asyncio.Event()
@@ -327,23 +328,34 @@ class _Run:
         self.ended += 1
         self.recorder.add(exchange)
         self.work_waits.set()
-        if self._slot_continues(exchange):
-            self._send(self.selector.stamp)
-        elif not self.client.in_flight:
-            self.done.set()
+        if self.config.concurrency is None:
+            self._note_if_idle()
+        elif exchange.error is None and exchange.status == 200:
+            self._go_on(self.selector.stamp)
+        else:
+            self.pausing += 1
+            asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._end_pause)
 
-    def _slot_continues(self, exchange: Exchange) -> bool:
-        """Whether a closed loop's freed slot sends again."""
-        if self.config.concurrency is None or self.stopping or exchange.error == "client_limit":
-            return False
-        if self.limit is not None and self.sent + self.to_schedule >= self.limit:
-            return False
-        return not self._past_end(self.selector.stamp)
+    def _end_pause(self) -> None:
+        self.pausing -= 1
+        self._go_on(now())
+
+    def _go_on(self, due: float) -> None:
+        """Let a closed loop's freed slot send again, if anything is left to send."""
+        within = self.limit is None or self.sent + self.to_schedule < self.limit
+        if within and not self.stopping and not self._past_end(due):
+            self._send(due)
+        else:
+            self._note_if_idle()
+
+    def _note_if_idle(self) -> None:
+        if not self.client.in_flight and not self.pausing:
+            self.done.set()
 
     async def _drain(self) -> None:
         """Wait for the requests in flight; every one of them has a deadline."""
         self.phase = "load" if self.config.concurrency is not None else "drain"
-        while self.client.in_flight:
+        while self.client.in_flight or self.pausing:
             self.done.clear()
             if self.stopping:
                 with contextlib.suppress(TimeoutError):

@@ -1,0 +1,162 @@
+"""How a probe run is shown: one live line on a terminal while it runs, tables at the end."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from qwenhost.cli.output import console
+from qwenhost.units import format_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qwenhost.measurements import Measurements, Percentiles
+    from qwenhost.probe import Progress
+
+
+@contextmanager
+def live_progress() -> Iterator[Callable[[Progress], None] | None]:
+    """A line on stderr that changes in place; nothing when stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    # The run calls about four times a second; rich gets no thread of its own to compete with it.
+    with Live(console=console(stderr=True), auto_refresh=False, transient=True) as live:
+        yield lambda progress: live.update(Text(progress_line(progress)), refresh=True)
+
+
+def progress_line(progress: Progress) -> str:
+    """E.g. ``load     12.3 s   140 of 640 done, 64 in flight, 1,890 tok/s, 2 failed, 44 s left``."""
+    of = "" if progress.total_requests is None else f" of {progress.total_requests:,}"
+    ended = progress.completed + progress.failed
+    parts = [f"{ended:,}{of} done", f"{progress.in_flight:,} in flight"]
+    if progress.elapsed_s > 0 and progress.output_tokens:
+        parts.append(f"{progress.output_tokens / progress.elapsed_s:,.0f} tok/s")
+    if progress.failed:
+        parts.append(f"{progress.failed:,} failed")
+    left = _time_left(progress, ended)
+    if left is not None:
+        parts.append(f"{format_seconds(left)} left")
+    return f"{progress.phase:<8} {format_seconds(progress.elapsed_s):>9}   {', '.join(parts)}"
+
+
+def _time_left(progress: Progress, ended: int) -> float | None:
+    if progress.phase != "load":
+        return None
+    if progress.duration_s is not None:
+        return max(0.0, progress.duration_s - progress.elapsed_s)
+    if progress.total_requests and ended:
+        return progress.elapsed_s / ended * max(0, progress.total_requests - ended)
+    return None
+
+
+def print_summary(measured: Measurements) -> None:
+    """The figures of a run for people, on stdout."""
+    from rich.table import Table
+
+    out = console()
+    out.print(_headline(measured))
+    out.print(_requests_line(measured))
+    out.print(
+        f"Throughput: {measured.output_tokens_per_s:,.1f} output tok/s, "
+        f"{measured.input_tokens_per_s:,.1f} input tok/s, {measured.request_per_s:,.3g} requests/s "
+        f"({_window(measured)})"
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("ms", "mean", "p50", "p90", "p95", "p99"):
+        table.add_column(name, justify="left" if name == "ms" else "right")
+    for name, row in _latency_rows(measured):
+        table.add_row(name, *(_ms(value) for value in (row.mean, row.p50, row.p90, row.p95, row.p99)))
+    out.print(table)
+    if measured.goodput is not None:
+        out.print(_goodput_line(measured))
+    out.print(_client_line(measured))
+    for warning in measured.warnings:
+        out.print(f"[yellow]Note:[/yellow] {warning}")
+    if measured.void:
+        out.print(f"[red bold]VOID:[/red bold] {measured.void_reason}. Do not use these figures.")
+
+
+def _headline(measured: Measurements) -> str:
+    server, load, workload = measured.server, measured.load, measured.workload
+    offered = (
+        f"{load.concurrency} in flight"
+        if load.kind == "closed"
+        else f"{load.rate:g} requests/s {load.arrivals}"
+    )
+    simulated = " [magenta](simulated, not hardware)[/magenta]" if server.simulated else ""
+    return (
+        f"[bold]{server.model}[/bold] at {server.url}, {server.name} {server.version or ''}{simulated}\n"
+        f"Load: {offered}, {workload.mean_input_tokens:,.0f} tokens in, "
+        f"{workload.mean_output_tokens:,.0f} out, /{workload.endpoint}"
+    )
+
+
+def _requests_line(measured: Measurements) -> str:
+    counts = measured.requests
+    failed = ", ".join(f"{kind} {count}" for kind, count in counts.by_error.items())
+    return (
+        f"Requests: {counts.completed:,} of {counts.sent:,} completed in "
+        f"{format_seconds(measured.load.duration_s)}" + (f"; failed: {failed}" if failed else "")
+    )
+
+
+def _window(measured: Measurements) -> str:
+    window = measured.load.rate_window_s
+    if window is None or measured.load.rate_window == "whole":
+        return "over the whole run"
+    return f"steady part, {window[0]:.1f} to {window[1]:.1f} s"
+
+
+def _latency_rows(measured: Measurements) -> list[tuple[str, Percentiles]]:
+    rows = [("Time to first token", measured.ttft_ms)]
+    visible = measured.first_visible_ms
+    if visible is not None and visible.p50 != measured.ttft_ms.p50:
+        rows.append(("Time to first visible token", visible))
+    chunks = measured.tokens_per_chunk or 1.0
+    gap = "Between chunks" if chunks > 1.02 else "Between tokens"
+    rows += [
+        ("Time per output token", measured.tpot_ms),
+        (gap if chunks <= 1.02 else f"{gap} of {chunks:.1f} tokens", measured.itl_ms),
+        ("End to end", measured.e2e_ms),
+    ]
+    return rows
+
+
+def _goodput_line(measured: Measurements) -> str:
+    goodput = measured.goodput
+    assert goodput is not None  # noqa: S101 - asked for only where there is one
+    limits = [
+        f"{name} {limit:g} ms"
+        for name, limit in (
+            ("TTFT", goodput.slo.ttft_ms),
+            ("TPOT", goodput.slo.tpot_ms),
+            ("end to end", goodput.slo.e2e_ms),
+        )
+        if limit is not None
+    ]
+    if not limits:
+        return "Goodput: no limit given"
+    return (
+        f"Goodput within {', '.join(limits)}: {goodput.fraction:.1%} of requests, "
+        f"{goodput.output_tokens_per_s:,.1f} output tok/s"
+    )
+
+
+def _client_line(measured: Measurements) -> str:
+    lag, client = measured.send_lag_ms, measured.client
+    return (
+        f"Client: send lag p99 {lag.p99:.2f} ms, loop lag p99 {client.get('loop_lag_p99_ms', 0):.2f} ms, "
+        f"busy {client.get('loop_busy_share', 0):.0%}"
+    )
+
+
+def _ms(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
