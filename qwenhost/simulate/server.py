@@ -48,6 +48,7 @@ class DrainingServer(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._engine.start()
         await super().startup(sockets)
+        say("Application startup complete.")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the engine after the server."""
@@ -125,7 +126,6 @@ def serve(
     server = DrainingServer(config, api, engine, options.shutdown_timeout_s)
     port = listener.getsockname()[1]
     say(f"Starting vLLM server on http://{options.host}:{port}")
-    say("Application startup complete.")
     with listener:
         server.run(sockets=[listener])
 

@@ -63,6 +63,7 @@ class Simulation(Value, frozen=True, kw_only=True):
     running_mean: float
     """Mean over time of sequences admitted, all ranks."""
     running_max: int
+    """Most sequences admitted on one rank."""
     prefix_cache_hit_rate: float
     steps: int
     wall_s: float
