@@ -6,6 +6,7 @@ from qwenhost.cost.break_even import BreakEven, Scenario, break_even
 from qwenhost.cost.compare import compare
 from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
 from qwenhost.cost.frame import CompareOptions
+from qwenhost.cost.quote import Quote, quote_usage, quote_workload
 from qwenhost.cost.self_host_cost import SelfHost, capacity, owned_usd_per_gpu_hour
 from qwenhost.cost.trace import load_usage
 from qwenhost.cost.usage import Usage, workload_usage
@@ -17,6 +18,7 @@ __all__ = [
     "Breakdown",
     "CompareOptions",
     "Comparison",
+    "Quote",
     "Scenario",
     "SelfHost",
     "TraceCost",
@@ -30,6 +32,8 @@ __all__ = [
     "load_usage",
     "owned_usd_per_gpu_hour",
     "price_request",
+    "quote_usage",
+    "quote_workload",
     "trace_cost",
     "workload_usage",
 ]

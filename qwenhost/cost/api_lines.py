@@ -151,7 +151,8 @@ def _under(
     usage = usage.scaled(
         1.0 if same_tokens else terms.token_ratio, output=terms.output_ratio if same_tokens else 1.0
     )
-    batch, residency, remarks = _available(price, terms)
+    batch, residency, sold_remarks = sold_terms(price, terms)
+    remarks = list(sold_remarks)
     effective: CachePolicy = policy if usage.cache_read_tokens or usage.cache_write_tokens else "none"
     if effective != policy:
         remarks.append(_no_cache_reason(price, workload, policy))
@@ -159,16 +160,24 @@ def _under(
     return PricedRequest(policy=effective, usage=usage, breakdown=bill, remarks=tuple(remarks))
 
 
-def _available(price: ApiPrice, terms: ApiTerms) -> tuple[bool, str | None, list[str]]:
+def sold_terms(price: ApiPrice, terms: ApiTerms) -> tuple[bool, str | None, tuple[str, ...]]:
     """Batch and residency where the API sells them; a remark where it does not."""
-    batch, residency, remarks = terms.batch, terms.residency, []
+    batch, residency = terms.batch, terms.residency
+    remarks: list[str] = []
     if batch and price.batch_multiplier is None:
         batch = False
         remarks.append("no batch price is published: billed at list")
     if residency not in (None, "global") and not price.residency_multiplier:
         residency = None
         remarks.append("no residency option is published: billed at list")
-    return batch, residency, remarks
+    return batch, residency, tuple(remarks)
+
+
+def on_sale(price: ApiPrice, day: dt.date) -> bool:
+    """Whether the API has a price on that day."""
+    return any(
+        (p.since is None or p.since <= day) and (p.until is None or day <= p.until) for p in price.periods
+    )
 
 
 def _no_cache_reason(price: ApiPrice, workload: Workload, policy: CachePolicy) -> str:

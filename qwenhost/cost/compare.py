@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qwenhost import __version__
-from qwenhost.cost.api_lines import api_line, price_request, select_prices
+from qwenhost.cost.api_lines import api_line, on_sale, price_request, select_prices
 from qwenhost.cost.break_even import BreakEven, Scenario, break_even, break_even_band
 from qwenhost.cost.comparison import ApiLine, Comparison, CurvePoint, HardwareOption, PlanSummary
 from qwenhost.cost.frame import CompareOptions, Frame, levers_of, make_frame
@@ -81,7 +81,14 @@ def compare(
         requests_per_day_given=options.requests_per_day is not None,
         simulated=simulated,
         predicted=measurements is None,
-        verdict=verdict_of(side, lines, crossing, rows, requests_per_day=frame.requests_per_day),
+        verdict=verdict_of(
+            side,
+            lines,
+            crossing,
+            rows,
+            requests_per_day=frame.requests_per_day,
+            given=options.requests_per_day is not None,
+        ),
         self_host=side,
         api=lines,
         break_even=crossing,
@@ -125,15 +132,9 @@ def _api_lines(frame: Frame, baselines: list[ApiPrice], others: list[ApiPrice]) 
         )
 
     order = {"claude": 0, "other": 1, "hosted_qwen": 2}
-    rest = [line(price) for price in others if _has_price(price, frame.options.as_of)]
+    rest = [line(price) for price in others if on_sale(price, frame.options.as_of)]
     rest.sort(key=lambda found: (order[found.kind], found.usd_per_request, found.id))
     return [line(price) for price in baselines] + rest
-
-
-def _has_price(price: ApiPrice, day: dt.date) -> bool:
-    return any(
-        (p.since is None or p.since <= day) and (p.until is None or day <= p.until) for p in price.periods
-    )
 
 
 def _curve(frame: Frame, lines: tuple[ApiLine, ...], crossing: BreakEven) -> tuple[CurvePoint, ...]:

@@ -124,7 +124,7 @@ def make_frame(
 
 
 def _demand(catalog: Catalog, workload: Workload, options: CompareOptions) -> Figure:
-    row = assumption(catalog, "mean_over_peak")
+    row = assumption(catalog, "mean_over_peak_coding" if workload.content == "code" else "mean_over_peak")
     if options.mean_over_peak is not None:
         given = options.mean_over_peak
         return Figure(value=given, low=given, high=given, basis="assumed", source="--mean-over-peak")

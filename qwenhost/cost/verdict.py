@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from qwenhost.cost.comparison import Verdict
@@ -25,6 +26,7 @@ def verdict_of(
     rows: Sequence[SensitivityRow],
     *,
     requests_per_day: float,
+    given: bool,
 ) -> Verdict:
     """Compare the two bills at the volume asked for and say what would change the answer."""
     baseline = lines[0]
@@ -34,12 +36,10 @@ def verdict_of(
     cheapest = min(hosted, key=lambda line: line.usd_per_request, default=None)
     return Verdict(
         choice="self_host" if self_hosting else "api",
-        headline=_headline(side, baseline, self_hosting=self_hosting),
-        sentence=(
-            f"At {requests_per_day:,.0f} requests a day, {side.name} on {_nodes(side.nodes)} "
-            f"of {side.hardware}, costs {format_usd(side.usd_per_month)} a month; {baseline.name} costs "
-            f"{format_usd(baseline.usd_per_month)}. {_crossing_sentence(crossing)}"
-        ),
+        headline=_headline(side, baseline, self_hosting=self_hosting)
+        if given
+        else _open_headline(baseline, crossing),
+        sentence=_sentence(side, baseline, crossing, requests_per_day, given=given),
         reasons=tuple(_reasons(side, baseline, crossing, rows)),
         cautions=tuple(_cautions(side, baseline, cheapest)),
         confidence=confidence,
@@ -54,17 +54,40 @@ def _headline(side: SelfHost, baseline: ApiLine, *, self_hosting: bool) -> str:
     return f"Stay with {baseline.name}: self-hosting would cost {format_usd(gap)} a month more."
 
 
-def _nodes(count: int) -> str:
-    return "one node" if count == 1 else f"{count:,} nodes"
+def _sentence(
+    side: SelfHost, baseline: ApiLine, crossing: BreakEven, requests_per_day: float, *, given: bool
+) -> str:
+    volume = f"At {count(requests_per_day)} requests a day{'' if given else ' (what one node carries)'}"
+    ours = f"{side.name} on {_nodes(side.nodes)} of {side.hardware}, costs {format_usd(side.usd_per_month)}"
+    theirs = f"{baseline.name} costs {format_usd(baseline.usd_per_month)}"
+    return f"{volume}, {ours} a month; {theirs}. {_crossing_sentence(crossing)}"
+
+
+def _open_headline(baseline: ApiLine, crossing: BreakEven) -> str:
+    if crossing.requests_per_day is None:
+        return f"Stay with {baseline.name}: at no volume is self-hosting cheaper."
+    return f"Self-hosting beats {baseline.name} from {count(crossing.requests_per_day)} requests a day."
+
+
+def _nodes(number: int) -> str:
+    return "one node" if number == 1 else f"{number:,} nodes"
+
+
+def count(number: float) -> str:
+    """Three significant digits: ``84,800``, ``1,270,000``, ``12.3``."""
+    if number <= 0:
+        return "0"
+    digits = 2 - math.floor(math.log10(number))
+    return f"{round(number, digits):,.{max(0, digits)}f}"
 
 
 def _crossing_sentence(crossing: BreakEven) -> str:
     if crossing.requests_per_day is None:
         return f"There is no break-even: {crossing.reason}."
-    low = f"{crossing.low:,.0f}" if crossing.low is not None else "none"
-    high = f"{crossing.high:,.0f}" if crossing.high is not None else "none at all"
+    low = count(crossing.low) if crossing.low is not None else "none"
+    high = count(crossing.high) if crossing.high is not None else "none at all"
     return (
-        f"Self-hosting breaks even at {crossing.requests_per_day:,.0f} requests a day "
+        f"Self-hosting breaks even at {count(crossing.requests_per_day)} requests a day "
         f"(90 % band {low} to {high})."
     )
 
@@ -93,7 +116,8 @@ def _reasons(
         settled = crossing.settled_requests_per_day
         if settled > crossing.requests_per_day * 1.001:
             found.append(
-                f"Nodes come in whole steps: only from {settled:,.0f} requests a day on is it always cheaper."
+                f"Nodes come in whole steps: only from {count(settled)} requests a day on "
+                "is self-hosting always cheaper."
             )
     return found
 

@@ -9,6 +9,7 @@ import msgspec
 
 from qwenhost.facts import (
     ApiPrice,
+    Assumption,
     BenchmarkScore,
     CacheRules,
     Catalog,
@@ -165,6 +166,29 @@ def rent(provider: str, tier: Any, usd: float) -> GpuPrice:
     return GpuPrice(gpu="h200", provider=provider, tier=tier, usd_per_gpu_hour=usd, source=SOURCE)
 
 
+def assumption(name: str, value: float, low: float, high: float) -> Assumption:
+    """A number nobody publishes."""
+    return Assumption(
+        id=name, value=value, low=low, high=high, unit="", why=f"{name}, made by hand", source=SOURCE
+    )
+
+
+ASSUMPTIONS = (
+    assumption("mean_over_peak", 0.5, 0.28, 0.7),
+    assumption("mean_over_peak_coding", 0.28, 0.2, 0.4),
+    assumption("spare_nodes", 1, 0, 2),
+    assumption("staff_fte", 0.25, 0.1, 1.0),
+    assumption("staff_usd_per_fte_year", 260_000, 200_000, 360_000),
+    assumption("storage_usd_per_gb_month", 0.10, 0.05, 0.20),
+    assumption("claude_tokens_per_qwen_token", 1.0, 1.0, 1.2),
+    assumption("qwen_output_per_sonnet_output", 1.0, 0.7, 2.0),
+    assumption("measured_capacity_band", 0.1, 0.05, 0.2),
+    assumption("depreciation_years", 4, 3, 6),
+    assumption("colo_usd_per_kw_month", 180, 120, 250),
+    assumption("ownership_overhead_fraction", 0.275, 0.2, 0.35),
+)
+
+
 CATALOG = Catalog(
     architectures={},
     formats={},
@@ -213,7 +237,7 @@ CATALOG = Catalog(
             source=SOURCE,
         ),
     ),
-    assumptions={},
+    assumptions={row.id: row for row in ASSUMPTIONS},
     calibrations={},
     digest="0" * 64,
     newest_fact=DAY,

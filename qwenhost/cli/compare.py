@@ -1,0 +1,77 @@
+"""``qwenhost compare``: both sides priced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qwenhost.cli import pricing, wiring
+from qwenhost.cli.options import (
+    json_option,
+    load_options,
+    node_options,
+    pin_options,
+    price_options,
+    workload_options,
+)
+
+
+@click.command("compare")
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    help="Plan by qwenhost plan --save; else one is made.",
+)
+@click.option(
+    "--measurements",
+    "measurements_file",
+    type=click.Path(path_type=Path),
+    help="Run by qwenhost probe --save; without it the plan's prediction is priced.",
+)
+@click.option("--save", type=click.Path(path_type=Path), help="File for the comparison (JSON).")
+@click.option("--html", type=click.Path(path_type=Path), help="File for the report (HTML).")
+@pricing.self_host_options
+@pricing.api_options
+@node_options
+@workload_options
+@load_options
+@price_options
+@click.option(
+    "--objective",
+    type=click.Choice(["cost", "throughput", "latency", "context"]),
+    default="cost",
+    show_default=True,
+    help="What a new plan is chosen for.",
+)
+@pin_options
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    plan_file: Path | None,
+    measurements_file: Path | None,
+    save: Path | None,
+    html: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Price self-hosting against Claude Sonnet 4.6 and hosted Qwen, with the break-even volume.
+
+    \b
+    qwenhost compare --gpus 2xH200 --workload chat --requests-per-day 50000
+    qwenhost compare --plan plan.json --measurements run.json --html report.html
+    """
+    from qwenhost.measurements import load_measurements
+
+    known = wiring.catalog(ctx)
+    measurements = load_measurements(measurements_file) if measurements_file else None
+    plan, workload = pricing.plan_and_workload(ctx, known, plan_file, options)
+    comparison = pricing.make_comparison(
+        ctx, known, plan=plan, workload=workload, measurements=measurements, options=options
+    )
+    pricing.deliver(comparison, save=save, html=html, as_json=as_json)

@@ -1,0 +1,58 @@
+"""``qwenhost cost``: the API side alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qwenhost.cli import wiring
+from qwenhost.cli.options import json_option, workload_options
+from qwenhost.cli.output import console, write_json
+from qwenhost.cli.pricing import api_options, price_day
+
+if TYPE_CHECKING:
+    from qwenhost.cost import Quote
+
+
+@click.command("cost")
+@click.option(
+    "--usage",
+    "usage_file",
+    type=click.Path(path_type=Path),
+    help="Requests to price instead of a workload: JSON lines with OpenAI's or Anthropic's usage fields.",
+)
+@workload_options
+@api_options
+@json_option
+@click.pass_context
+def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **options: Any) -> None:
+    r"""Price a workload's mean request, or every request of a usage file, on the API side.
+
+    \b
+    qwenhost cost --workload coding_agent --cache 5m
+    qwenhost cost --usage requests.jsonl --as-of 2026-03-01 --json
+    """
+    from qwenhost.cost import ApiTerms, load_usage, quote_usage, quote_workload
+
+    known = wiring.catalog(ctx)
+    terms = ApiTerms(
+        as_of=price_day(options),
+        cache=options["cache"],
+        batch=options["batch"],
+        residency=options["residency"],
+    )
+    if usage_file:
+        usages = load_usage(usage_file)
+        quote = quote_usage(known, usages, usage_file.name, terms, baselines=options["baselines"])
+    else:
+        workload = wiring.workload(known, options)
+        quote = quote_workload(known, workload, terms, baselines=options["baselines"])
+    write_json(quote) if as_json else _print(quote)
+
+
+def _print(quote: Quote) -> None:
+    from qwenhost.report import quote_table
+
+    console().print(quote_table(quote))

@@ -1,0 +1,181 @@
+"""Options and wiring shared by the commands that deal in money."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from qwenhost.cli import wiring
+from qwenhost.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from qwenhost.cost import CompareOptions, Comparison
+    from qwenhost.facts import Catalog, Workload
+    from qwenhost.measurements import Measurements
+    from qwenhost.plan import GpuPriceRef, Plan
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def api_options(function: F) -> F:
+    """How the API side is billed."""
+    for option in reversed(_API_OPTIONS):
+        function = option(function)
+    return function
+
+
+def self_host_options(function: F) -> F:
+    """What the self-hosting side is charged with."""
+    for option in reversed(_SELF_HOST_OPTIONS):
+        function = option(function)
+    return function
+
+
+_API_OPTIONS = (
+    click.option(
+        "--baseline",
+        "baselines",
+        multiple=True,
+        metavar="ID",
+        help="API price to compare with, the first is the main one: qwenhost profiles list api_prices.",
+    ),
+    click.option(
+        "--as-of",
+        type=click.DateTime(["%Y-%m-%d"]),
+        metavar="YYYY-MM-DD",
+        help="Day whose API prices apply.  [default: today]",
+    ),
+    click.option(
+        "--cache",
+        type=click.Choice(["auto", "none", "5m", "1h"]),
+        default="auto",
+        show_default=True,
+        help="Prompt cache at the API; auto is the cheapest with a published hit share, or as recorded.",
+    ),
+    click.option("--batch", is_flag=True, help="Bill as batch where the API sells it."),
+    click.option("--residency", metavar="WHERE", help="Data residency surcharge, e.g. us."),
+)
+
+_SELF_HOST_OPTIONS = (
+    click.option("--requests-per-day", type=click.FloatRange(0, min_open=True), help="Volume to price."),
+    click.option("--staff-fte", type=click.FloatRange(0), help="People who run it, in full-time jobs."),
+    click.option("--spare-nodes", type=click.IntRange(0), help="Idle nodes for failures and upgrades."),
+    click.option(
+        "--mean-over-peak",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Mean demand over peak demand; nodes are bought for the peak.",
+    ),
+    click.option(
+        "--token-ratio",
+        type=click.FloatRange(0, min_open=True),
+        help="The API's tokens per token of the workload, if its tokenizer counts differently.",
+    ),
+    click.option(
+        "--output-ratio",
+        type=click.FloatRange(0, min_open=True),
+        help="Qwen's output tokens per output token of the workload, thinking included.",
+    ),
+)
+
+
+def price_day(options: dict[str, Any]) -> dt.date:
+    """``--as-of``, else today."""
+    given = options.get("as_of")
+    return given.date() if given else dt.datetime.now(tz=dt.UTC).date()
+
+
+def plan_and_workload(
+    ctx: click.Context, known: Catalog, plan_file: Path | None, options: dict[str, Any]
+) -> tuple[Plan, Workload]:
+    """The saved plan and its workload, or a new plan; a workload asked for by name wins over the plan's."""
+    if plan_file is None:
+        plan = wiring.make_plan(known, options)
+        return plan, plan.inputs.workload_detail
+    from qwenhost.plan import load_plan
+
+    if options.get("gpus"):
+        raise BadInputError("--plan and --gpus exclude each other", remedy="Leave one of them out.")
+    plan = load_plan(plan_file)
+    if _asked(ctx, "workload", "input_tokens", "output_tokens", "prefix_hit"):
+        return plan, wiring.workload(known, options)
+    return plan, plan.inputs.workload_detail
+
+
+def compare_options(
+    ctx: click.Context, known: Catalog, plan: Plan, options: dict[str, Any]
+) -> CompareOptions:
+    """The command line as the comparison takes it."""
+    from qwenhost.cost import CompareOptions
+
+    asked = ("requests_per_day", "cache", "batch", "residency", "staff_fte", "spare_nodes", "mean_over_peak")
+    return CompareOptions(
+        as_of=price_day(options),
+        baselines=options["baselines"],
+        gpu_price=_rent(ctx, known, plan, options),
+        token_ratio=options["token_ratio"],
+        output_ratio=options["output_ratio"],
+        **{name: options[name] for name in asked},
+    )
+
+
+def make_comparison(
+    ctx: click.Context,
+    known: Catalog,
+    *,
+    plan: Plan,
+    workload: Workload,
+    measurements: Measurements | None,
+    options: dict[str, Any],
+) -> Comparison:
+    """Both sides priced, stamped with the present time."""
+    from qwenhost.cost import compare
+
+    return compare(
+        known,
+        workload,
+        plan,
+        measurements,
+        options=compare_options(ctx, known, plan, options),
+        generated_at=dt.datetime.now(tz=dt.UTC).replace(microsecond=0),
+    )
+
+
+def deliver(comparison: Comparison, *, save: Path | None, html: Path | None, as_json: bool) -> None:
+    """Write the files asked for, then print for a program or for people."""
+    from qwenhost.cli.output import console, say, write_json
+    from qwenhost.cost import comparison_to_json
+    from qwenhost.files import write_atomically
+
+    if save:
+        write_atomically(save, comparison_to_json(comparison))
+        say(f"Comparison: {save}")
+    if html:
+        from qwenhost.report import html as to_html
+
+        write_atomically(html, to_html(comparison))
+        say(f"Report: {html}")
+    if as_json:
+        write_json(comparison)
+        return
+    from qwenhost.report import terminal
+
+    out = console()
+    for part in terminal(comparison):
+        out.print(part)
+
+
+def _rent(ctx: click.Context, known: Catalog, plan: Plan, options: dict[str, Any]) -> GpuPriceRef | None:
+    """Another rent than the plan's, where one was asked for or the plan has none."""
+    if plan.inputs.gpu_price is None or _asked(ctx, "gpu_price", "gpu_tier", "gpu_provider"):
+        return wiring.gpu_price(known, plan.inputs.node, options)
+    return None
+
+
+def _asked(ctx: click.Context, *names: str) -> bool:
+    return any(ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in names)

@@ -1,0 +1,199 @@
+"""A comparison for the terminal, from the same values as the HTML page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from qwenhost.report import words
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import RenderableType
+
+    from qwenhost.cost import ApiLine, Comparison, Quote
+    from qwenhost.cost.figures import Figure
+
+SHOWN_LEVERS = 6
+
+
+def terminal(comparison: Comparison) -> list[RenderableType]:
+    """What to print, top to bottom: verdict, both bills, what it rests on."""
+    parts: list[RenderableType] = [_verdict(comparison), _bills(comparison), _self_host(comparison)]
+    if comparison.sensitivity:
+        parts.append(_levers(comparison))
+    parts.append(_assumptions(comparison))
+    return parts
+
+
+def side_by_side(comparisons: Mapping[str, Comparison]) -> Table:
+    """One column for each saved comparison."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for name in comparisons:
+        table.add_column(escape(name), justify="right", overflow="fold")
+    rows = [(_row_values(comparison)) for comparison in comparisons.values()]
+    for label in rows[0]:
+        table.add_row(label, *(escape(values[label]) for values in rows))
+    return table
+
+
+def quote_table(quote: Quote) -> Table:
+    """API bills of a workload or a usage file."""
+    title = f"{quote.subject}, requests: {quote.requests:,}, prices of {quote.as_of}"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(title), title_justify="left")
+    for name in ("API", "cache"):
+        table.add_column(name, overflow="fold")
+    for name in ("input", "write", "read", "output", "fees", "USD/request", "total"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in quote.api:
+        bill = line.breakdown
+        table.add_row(
+            escape(line.name),
+            line.cache_policy,
+            *(
+                words.usd(v)
+                for v in (bill.uncached_input, bill.cache_write, bill.cache_read, bill.output, bill.fees)
+            ),
+            words.usd(line.usd_per_request),
+            words.usd(line.usd_total),
+        )
+    return table
+
+
+def figure_words(figure: Figure, unit: str = "") -> str:
+    """``28.2 requests/s (21.2 to 38.1, modelled)``."""
+    value = words.quantity(figure.value, unit)
+    if figure.low == figure.high:
+        return f"{value} ({figure.basis})"
+    return (
+        f"{value} ({words.quantity(figure.low, unit)} to {words.quantity(figure.high, unit)}, {figure.basis})"
+    )
+
+
+def _verdict(comparison: Comparison) -> Panel:
+    verdict = comparison.verdict
+    body = Text()
+    if comparison.simulated:
+        body.append("SIMULATED: no hardware was measured.\n\n", style="bold yellow")
+    elif comparison.predicted:
+        body.append("PREDICTED: no hardware was measured.\n\n", style="bold yellow")
+    body.append(verdict.sentence + "\n")
+    body.append(f"\nConfidence: {verdict.confidence} ({verdict.confidence_reason}).\n", style="dim")
+    for caution in verdict.cautions:
+        body.append(f"\n! {caution}")
+    style = "green" if verdict.choice == "self_host" else "blue"
+    return Panel(body, title=Text(verdict.headline, style="bold"), title_align="left", border_style=style)
+
+
+def _bills(comparison: Comparison) -> Table:
+    volume = f"{words.count(comparison.requests_per_day)} requests a day of {comparison.workload.id}"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(volume), title_justify="left")
+    table.add_column("offer", overflow="fold")
+    for name in ("USD/month", "USD/request", "USD/Mtok in", "USD/Mtok out", "self-host pays from"):
+        table.add_column(name, justify="right")
+    side = comparison.self_host
+    table.add_row(
+        f"[bold]{escape(side.name)}[/]",
+        *(
+            f"[bold]{words.usd(value)}[/]"
+            for value in (
+                side.usd_per_month,
+                side.usd_per_request,
+                side.usd_per_mtok_input,
+                side.usd_per_mtok_output,
+            )
+        ),
+        "",
+    )
+    for line in comparison.api:
+        table.add_row(*_api_cells(line))
+    return table
+
+
+def _api_cells(line: ApiLine) -> tuple[str, ...]:
+    cached = "" if line.cache_policy == "none" else f", {line.cache_policy} cache"
+    pays_from = line.break_even_requests_per_day
+    return (
+        escape(line.name + cached),
+        words.usd(line.usd_per_month),
+        words.usd(line.usd_per_request),
+        words.usd(line.usd_per_mtok_input),
+        words.usd(line.usd_per_mtok_output),
+        "never" if pays_from is None else f"{words.count(pays_from)}/day",
+    )
+
+
+def _self_host(comparison: Comparison) -> Table:
+    side, plan = comparison.self_host, comparison.plan
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    rows = (
+        ("self-hosted", f"{plan.label} on {plan.gpus}"),
+        ("nodes", f"{side.nodes} ({side.serving_nodes} serving, {side.spare_nodes} spare)"),
+        ("GPU hour", figure_words(side.usd_per_gpu_hour, "USD")),
+        ("node carries", figure_words(side.requests_per_s_per_node, "requests/s")),
+        ("service level", side.slo + (" (missed)" if side.meets_slo is False else "")),
+        (
+            "month",
+            (
+                f"nodes {words.usd(side.monthly.nodes)}, storage {words.usd(side.monthly.storage)}, "
+                f"staff {words.usd(side.monthly.staff)}"
+            ),
+        ),
+    )
+    for label, value in rows:
+        table.add_row(label, escape(value))
+    return table
+
+
+def _levers(comparison: Comparison) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, title="What moves the break-even most", title_justify="left"
+    )
+    table.add_column("input")
+    for name in ("range", "break-even at low", "at high", "basis"):
+        table.add_column(name, justify="right")
+    for row in comparison.sensitivity[:SHOWN_LEVERS]:
+        span = f"{words.quantity(row.low, row.unit)} to {words.quantity(row.high, row.unit)}"
+        ends = (row.break_even_at_low, row.break_even_at_high)
+        table.add_row(
+            row.name, span, *("none" if end is None else words.count(end) for end in ends), row.basis
+        )
+    return table
+
+
+def _assumptions(comparison: Comparison) -> Text:
+    rests = len(comparison.assumptions)
+    text = Text(f"Rests on {rests} assumptions; each with source and date in --json and --html.", style="dim")
+    text.append(f"\nPrices of {comparison.as_of}, catalog {comparison.catalog_digest[:12]}.")
+    return text
+
+
+def _row_values(comparison: Comparison) -> dict[str, str]:
+    side, baseline, crossing = comparison.self_host, comparison.baseline, comparison.break_even
+    pays_from = crossing.requests_per_day
+    speed = "simulated" if comparison.simulated else "predicted" if comparison.predicted else "measured"
+    return {
+        "hardware": side.hardware,
+        "plan": comparison.plan.label,
+        "workload": comparison.workload.id,
+        "requests a day": words.count(comparison.requests_per_day),
+        "nodes": f"{side.nodes}",
+        "node carries": f"{words.count(side.requests_per_s_per_node.value)} requests/s ({speed})",
+        "self-host, month": words.usd(side.usd_per_month),
+        "self-host, request": words.usd(side.usd_per_request),
+        "baseline": baseline.name,
+        "baseline, month": words.usd(baseline.usd_per_month),
+        "break-even": "none" if pays_from is None else f"{words.count(pays_from)} requests/day",
+        "90 % band": words.band(crossing.low, crossing.high) if pays_from else "none",
+        "cheaper": "self-host" if comparison.verdict.choice == "self_host" else baseline.name,
+        "confidence": comparison.verdict.confidence,
+    }
