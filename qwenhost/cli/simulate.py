@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from qwenhost.cli import wiring
 from qwenhost.cli.options import json_option, load_options, node_options, pin_options, workload_options
@@ -51,6 +52,8 @@ def command(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
     """
     from qwenhost.cli.simulation_setup import simulated
 
+    if ctx.get_parameter_source("workload") is ParameterSource.DEFAULT and options["plan_file"]:
+        options["workload"] = None  # the plan's own
     result = simulated(wiring.catalog(ctx), options)
     if as_json:
         write_json(result)

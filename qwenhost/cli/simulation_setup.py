@@ -81,13 +81,12 @@ def simulated(known: Catalog, options: dict[str, Any]) -> Simulation:
     """
     import time
 
-    from qwenhost.cli import wiring
     from qwenhost.simulate.virtual import Labels, Simulator, summarise
 
     only_one_load(options)
     plan = plan_of(known, options["plan_file"], options)
     config, step_time = planned_engine(known, plan, options["acceptance"])
-    chosen = plan.inputs.workload_detail if options["plan_file"] else wiring.workload(known, options)
+    chosen = workload_of(known, plan, options)
     started = time.perf_counter()
     simulator = Simulator(config, step_time, seed=options["seed"])
     load, notes = run_load(simulator, plan, chosen, options)
@@ -99,6 +98,19 @@ def simulated(known: Catalog, options: dict[str, Any]) -> Simulation:
         assumptions=notes,
     )
     return summarise(simulator, labels, load, chosen.slo, started)
+
+
+def workload_of(known: Catalog, plan: Plan, options: dict[str, Any]) -> Workload:
+    """The preset named on the command line, else the plan's own; sizes given there replace its sizes."""
+    import msgspec
+
+    from qwenhost.cli import wiring
+
+    if options["workload"] is None:
+        own = plan.inputs.workload_detail
+        known = msgspec.structs.replace(known, workloads={**known.workloads, own.id: own})
+        options = {**options, "workload": own.id}
+    return wiring.workload(known, options)
 
 
 def run_load(

@@ -108,9 +108,8 @@ class RealTimeRank:
                 continue
             result = self.engine.step(instant, collect=True)
             instant += result.duration_s / self._speedup
-            ahead = instant - time.monotonic()
-            self.max_lag_s = max(self.max_lag_s, -ahead)
-            await asyncio.sleep(max(0.0, ahead))
+            await asyncio.sleep(max(0.0, instant - time.monotonic()))
+            self.max_lag_s = max(self.max_lag_s, time.monotonic() - instant)
             self._deliver(result, instant)
 
     def _deliver(self, result: StepResult, instant: float) -> None:

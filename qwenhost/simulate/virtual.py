@@ -229,12 +229,15 @@ class Simulator:
         for index, rank in enumerate(self.ranks):
             users = concurrency // ranks + (index < concurrency % ranks)
             left = list(islice(requests, round(count * users / concurrency)))[::-1]
-            for _ in range(min(users, len(left))):
-                rank.submit(left.pop(), 0.0)
-            while not rank.engine.idle:
-                for _ in rank.step(math.inf):
-                    if left:
-                        rank.submit(left.pop(), rank.clock_s)
+            back = [0.0] * users
+            while back or not rank.engine.idle:
+                # An answer takes a moment to reach its user: the next step begins without the next request.
+                due, back = back, []
+                if not rank.engine.idle:
+                    ended = rank.step(rank.clock_s if due else math.inf)
+                    back = [rank.clock_s] * len(ended)
+                for at in due[: len(left)]:
+                    rank.submit(left.pop(), at)
 
     def _send(self, request: Request, at_s: float) -> None:
         if self.config.refusal(request.prompt_tokens, request.output_tokens):

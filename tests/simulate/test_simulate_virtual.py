@@ -96,6 +96,13 @@ class TestLoops:
         assert result.itl_ms.mean == pytest.approx(1000.0)
         assert (result.running_mean, result.running_max) == (4.0, 4)
 
+    def test_a_user_misses_the_step_that_follows_an_answer(self) -> None:
+        """Two users: one is answered after step 2; step 3 runs without its next request, step 4 takes it."""
+        simulator = Simulator(config(), one_second, seed=0)
+        simulator.closed_loop(iter([Request(1, 9), Request(1, 2), Request(1, 2)]), concurrency=2, count=3)
+        found = sorted((r.scheduled_s, r.first_token_s) for r in simulator.run.records)
+        assert found == [(0.0, 1.0), (0.0, 1.0), (2.0, 4.0)]
+
     def test_ranks_share_the_users(self) -> None:
         """Two data-parallel ranks with two places each serve four users as one rank with four would."""
         limits = config(max_num_seqs=2, data_parallel_size=2)
