@@ -18,25 +18,6 @@ if TYPE_CHECKING:
 _DEFAULT_CONCURRENCY = 8
 _SECONDS = click.FloatRange(0, min_open=True)
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_PASSED_ON = [
-    "url",
-    "rate",
-    "requests",
-    "duration_s",
-    "distribution",
-    "prompts",
-    "endpoint",
-    "model",
-    "arrivals",
-    "burstiness",
-    "thinking",
-    "exact_output",
-    "seed",
-    "warmup",
-    "timeout_s",
-    "gpus",
-    "records",
-]
 
 
 @click.command(name="probe")
@@ -117,15 +98,18 @@ def _config(ctx: click.Context, options: dict[str, Any]) -> ProbeConfig:
     concurrency = options["concurrency"]
     if concurrency is None and options["rate"] is None:
         concurrency = _DEFAULT_CONCURRENCY
+    same_name = {name: options[name] for name in ProbeConfig.__struct_fields__ if name in options}
     return ProbeConfig(
-        **{name: options[name] for name in _PASSED_ON},
-        concurrency=concurrency,
-        api_key=read_api_key(options["api_key_file"], os.environ),
-        workload="custom" if options["prompts"] or sized else workload.id,
-        input_tokens=workload.input_tokens,
-        output_tokens=workload.output_tokens,
-        prefix_hit=options["prefix_hit"] or 0.0,
-        slo=workload.slo,
+        **same_name
+        | {
+            "concurrency": concurrency,
+            "api_key": read_api_key(options["api_key_file"], os.environ),
+            "workload": "custom" if options["prompts"] or sized else workload.id,
+            "input_tokens": workload.input_tokens,
+            "output_tokens": workload.output_tokens,
+            "prefix_hit": options["prefix_hit"] or 0.0,
+            "slo": workload.slo,
+        }
     )
 
 

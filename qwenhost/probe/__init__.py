@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qwenhost.probe.config import ProbeConfig
-from qwenhost.probe.load import ProbeResult, Progress, run_probe
+from qwenhost.probe.load import ProbeResult, run_probe
+from qwenhost.probe.traffic import Progress
 
 __all__ = ["ProbeConfig", "ProbeResult", "Progress", "run_probe"]

@@ -63,18 +63,25 @@ class TurnStats:
         def share_later_than(x: float) -> float:
             return sum(max(0.0, length - x) * count for length, count in turns) / duration
 
-        low, high = 0.0, self.longest_s * 1.2
-        for _ in range(40):
-            middle = (low + high) / 2
-            low, high = (middle, high) if share_later_than(middle) > 0.01 else (low, middle)
+        def exceeded_by(share: float) -> float:
+            low, high = 0.0, self.longest_s * 1.2
+            for _ in range(40):
+                middle = (low + high) / 2
+                low, high = (middle, high) if share_later_than(middle) > share else (low, middle)
+            return high
+
         return LoopLag(
-            p99_ms=high * 1000, max_ms=self.longest_s * 1000, busy_share=min(1.0, self.busy_s / duration)
+            p95_ms=exceeded_by(0.05) * 1000,
+            p99_ms=exceeded_by(0.01) * 1000,
+            max_ms=self.longest_s * 1000,
+            busy_share=min(1.0, self.busy_s / duration),
         )
 
 
 class LoopLag(msgspec.Struct, frozen=True, kw_only=True):
     """How late the client's own time stamps can be, and how busy it was."""
 
+    p95_ms: float
     p99_ms: float
     max_ms: float
     busy_share: float
@@ -83,6 +90,7 @@ class LoopLag(msgspec.Struct, frozen=True, kw_only=True):
     def as_mapping(self) -> Mapping[str, float]:
         """Under the names used in ``Measurements.client``."""
         return {
+            "loop_lag_p95_ms": self.p95_ms,
             "loop_lag_p99_ms": self.p99_ms,
             "loop_lag_max_ms": self.max_ms,
             "loop_busy_share": self.busy_share,

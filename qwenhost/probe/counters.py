@@ -6,7 +6,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Final
 
-from qwenhost.probe.client import Target, fetch, request_bytes
+from qwenhost.probe.client import fetch
+from qwenhost.probe.wire import Target, request_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

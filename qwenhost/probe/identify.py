@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.measurements import Server
-from qwenhost.probe.client import Exchange, Target, fetch, request_bytes
+from qwenhost.probe.client import fetch
 from qwenhost.probe.clock import StampingSelector
 from qwenhost.probe.content import TextPool, TokenFit, fit_tokens, sample_words
 from qwenhost.probe.endpoints import PATHS, Ask, Endpoint, decoder, request_body
 from qwenhost.probe.sse import events
+from qwenhost.probe.wire import Target, request_bytes
+
+if TYPE_CHECKING:
+    from qwenhost.probe.exchange import Exchange
 
 _SIMULATED_HEADER = b"x-qwenhost-simulated"
 _SAMPLE_WORDS = (50, 400)

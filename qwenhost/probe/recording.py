@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from qwenhost.probe.client import Exchange
+    from qwenhost.probe.exchange import Exchange
 
 _EVENTS_PER_SLICE: Final = 64  # About 0.1 ms of work.
 

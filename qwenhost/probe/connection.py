@@ -1,0 +1,187 @@
+"""One connection and the reader that serves them all.
+
+Per received segment four things happen: one ``recv`` into a buffer that all connections share, one
+pass of a C parser, one stamp, one offset. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Protocol
+
+import httptools
+
+from qwenhost.probe.clock import now
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from qwenhost.probe.clock import StampingSelector
+    from qwenhost.probe.exchange import Exchange
+
+
+class Owner(Protocol):
+    """Who hands out connections and hears of what becomes of them."""
+
+    selector: StampingSelector
+    buffer: memoryview
+
+    def adopt(self, connection: Connection) -> None:
+        """It is connected."""
+
+    def release(self, connection: Connection) -> None:
+        """It may carry another request."""
+
+    def forget(self, connection: Connection) -> None:
+        """It is gone."""
+
+    def end(self, exchange: Exchange, error: str | None, detail: str = "") -> None:
+        """Its exchange has ended."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection; carries one exchange at a time.
+
+    asyncio connects, speaks TLS and writes. On a plain connection the client's own reader reads.
+    """
+
+    def __init__(self, owner: Owner, sock: socket.socket) -> None:
+        self.sock = sock
+        self._owner = owner
+        self._selector = owner.selector
+        self._buffer = owner.buffer
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.idle_since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection makes
+        self.transport = transport
+        self._owner.adopt(self)
+
+    def send(self, exchange: Exchange) -> None:
+        """Put the request on the wire."""
+        assert self.transport is not None  # noqa: S101 - connected before it is handed out
+        self.exchange = exchange
+        exchange.sent = now()
+        self.transport.write(exchange.payload)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """All connections share one buffer: it is empty again before the next one reads."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """The hot path: once per received segment."""
+        exchange = self.exchange
+        if exchange is None:  # Bytes nobody asked for, e.g. a late 408.
+            self.close()
+            return
+        stamp = self._selector.stamp
+        try:
+            exchange.feed(self._buffer[:nbytes])
+        except httptools.HttpParserError as error:
+            self._end("malformed_http", str(error))
+            return
+        exchange.times.append(stamp)
+        exchange.ends.append(len(exchange.body))
+        if exchange.complete:
+            self._end(None)
+
+    def eof_received(self) -> bool:
+        """Close our side too."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whatever was under way on it has ended."""
+        self._owner.forget(self)
+        self.lost(exc)
+
+    def lost(self, exc: Exception | None) -> None:
+        """End the exchange: regularly, cut, or reset."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if exc is None and exchange.ended_by_close:
+            exchange.complete = True
+            self._end(None)
+        elif exc is None:
+            before = "before it answered" if exchange.first_byte is None else "before the answer was complete"
+            self._end("cut_stream", f"the server closed the connection {before}")
+        else:
+            self._end("reset" if isinstance(exc, ConnectionError) else "cut_stream", str(exc))
+
+    def close(self) -> None:
+        """Drop the connection, sending nothing more."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _end(self, error: str | None, detail: str = "") -> None:
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None  # noqa: S101 - callers checked
+        if error is None and exchange.keep_alive:
+            self._owner.release(self)
+        else:
+            self.close()
+        self._owner.end(exchange, error, detail)
+
+
+class Reader:
+    """Reads plain connections without asyncio's work per event.
+
+    An epoll descriptor of its own holds the sockets, and asyncio watches that one descriptor. A turn
+    reads every connection that has something, straight into the shared buffer.
+    """
+
+    def __init__(self, buffer: memoryview, selector: StampingSelector) -> None:
+        self._selector = selector
+        self._epoll = select.epoll()
+        self._buffer = buffer
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._epoll.fileno(), self._read_ready)
+        self._connections: dict[int, tuple[Callable[[memoryview], int], Connection]] = {}
+
+    def adopt(self, connection: Connection) -> None:
+        """Take over the reading of a fresh connection."""
+        assert connection.transport is not None  # noqa: S101 - called from connection_made
+        connection.transport.pause_reading()
+        sock = connection.sock
+        self._connections[sock.fileno()] = (sock.recv_into, connection)
+        self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def drop(self, connection: Connection) -> None:
+        """Stop reading."""
+        descriptor = connection.sock.fileno()
+        if self._connections.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _read_ready(self) -> None:
+        buffer, connections = self._buffer, self._connections
+        ready = self._epoll.poll(0, len(connections) + 1)
+        self._selector.arrivals += len(ready)
+        for descriptor, _ in ready:
+            entry = connections.get(descriptor)
+            if entry is None:  # Dropped earlier in this very turn.
+                continue
+            receive, connection = entry
+            try:
+                received = receive(buffer)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError as error:
+                connection.lost(error)
+                connection.close()
+                continue
+            if received:
+                connection.buffer_updated(received)
+            else:
+                connection.lost(None)
+                connection.close()
