@@ -122,12 +122,11 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def _key_file(home: ServiceHome, api_key: str | None) -> Path | None:
-    file = home.path / "api-key"
+    """The key in a file for its owner alone; the supervisor removes it in the end."""
     if api_key is None:
-        file.unlink(missing_ok=True)  # of an earlier run
         return None
-    home.write_private(file, api_key.encode())
-    return file
+    home.write_private(home.key_file, api_key.encode())
+    return home.key_file
 
 
 def _fallbacks(plan: Plan, options: ServeOptions) -> tuple[FallbackCommand, ...]:

@@ -164,6 +164,8 @@ def simulated_command(
     argv += ["--host", options.host, "--port", str(options.port)]
     argv += ["--api-key-file", str(key_file)] if key_file else []
     argv += ["--startup-seconds", str(startup_s)] if startup_s is not None else []
+    argv += ["--served-model-name", options.served_model_name] if options.served_model_name else []
+    argv += ["--shutdown-timeout", str(options.drain_s)]
     return EngineCommand(
         engine="simulated",
         argv=(*argv, *options.extra_args),

@@ -79,7 +79,10 @@ _STARTS: Final[tuple[tuple[Phase, re.Pattern[str]], ...]] = tuple(
             ),
         ),
         (Phase.PROFILE, r"Encoder cache will be initialized|Available RAM for profiling"),
-        (Phase.COMPILE, r"Warming up model for the compilation|for vLLM's torch\.compile|Dynamo bytecode transform time|torch\.compile"),
+        (
+            Phase.COMPILE,
+            r"Warming up model for the compilation|Dynamo bytecode transform time|torch\.compile",
+        ),
         (Phase.KV, r"Available KV cache memory|KV cache size: |for KV cache on node"),
         (
             Phase.GRAPHS,

@@ -68,11 +68,13 @@ ProcessEvent = Spawned | SpawnFailed | Line | Exited | Gone
 
 
 class RotatingLog:
-    """A log file for its owner alone, moved to ``.1`` when it grows past a limit."""
+    """A log file for its owner alone; moved to ``.1`` at the start and when it grows past a limit."""
 
     def __init__(self, path: Path, *, limit_bytes: int = DEFAULT_LOG_BYTES) -> None:
         self.path = path
         self._limit_bytes = limit_bytes
+        if path.exists() and path.stat().st_size:
+            self._move_away()
         self._file = self._open()
 
     def write(self, data: bytes) -> None:
@@ -80,7 +82,7 @@ class RotatingLog:
         with contextlib.suppress(OSError):
             if self._file.tell() + len(data) > self._limit_bytes:
                 self._file.close()
-                self.path.replace(self.path.with_name(self.path.name + ".1"))
+                self._move_away()
                 self._file = self._open()
             self._file.write(data)
             self._file.flush()
@@ -89,6 +91,9 @@ class RotatingLog:
         """Close the file."""
         with contextlib.suppress(OSError):
             self._file.close()
+
+    def _move_away(self) -> None:
+        self.path.replace(self.path.with_name(self.path.name + ".1"))
 
     def _open(self) -> IO[bytes]:
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

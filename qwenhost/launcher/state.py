@@ -121,6 +121,11 @@ class ServiceHome:
         return self.path / "engine.log"
 
     @property
+    def key_file(self) -> Path:
+        """The key of an engine that takes it by file, as long as it runs."""
+        return self.path / "api-key"
+
+    @property
     def supervisor_log(self) -> Path:
         """What a detached supervisor says."""
         return self.path / "supervisor.log"

@@ -269,7 +269,6 @@ class Supervisor:
             ready_s=round(ready_s, 3),
             model=model,
             deviations=found,
-            failure=None,
         )
         self._emit("ready", f"ready after {ready_s:.0f} s", base_url=self._state.base_url, model=model)
         for deviation in found:
@@ -398,6 +397,7 @@ class Supervisor:
         if self._state.status in ACTIVE:
             self._finish("failed", self._verdict or self._scanner.failure(self._exit_code))
         self._log.close()
+        self._home.key_file.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ telling
 
