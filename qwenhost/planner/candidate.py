@@ -88,7 +88,7 @@ def _engine_args(context: Context, judged: Judged) -> EngineArgs:
         speculative_config=speculative,
         mamba_ssm_cache_dtype=pins.mamba_ssm_cache_dtype or "auto",
         gdn_prefill_backend=sized.settings.gdn_prefill_backend,  # type: ignore[arg-type]
-        moe_backend=kernels.moe_backend,
+        moe_backend=sized.settings.moe_backend or kernels.moe_backend,
         enforce_eager=sized.settings.enforce_eager,
         extra=_extra(context, judged),
     )
@@ -126,9 +126,9 @@ def _speed(context: Context, judged: Judged) -> SpeedEstimate:
 
     def estimate(value: float, low: float, high: float) -> Estimate:
         return Estimate(
-            value=value,
-            low=value * (1 - low),
-            high=value * (1 + high),
+            value=float(value),
+            low=float(value * (1 - low)),
+            high=float(value * (1 + high)),
             basis=context.constants.basis,
             bound=bound,
             source=context.constants.source,

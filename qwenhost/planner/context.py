@@ -68,6 +68,12 @@ class Context:
         expert = self.catalog.formats[checkpoint.format_of("routed_experts")]
         return kernel_choice(checkpoint, expert.compute if expert.bits < 16 else "bf16", self.spec)
 
+    def can_use_marlin(self, option: Option) -> bool:
+        """Whether the experts are quantized and not on Marlin already."""
+        expert = self.catalog.formats[self.checkpoint(option).format_of("routed_experts")]
+        native = expert.compute != "bf16" and self.spec.compute_capability >= expert.native_compute_capability
+        return native and self.kernels(option).moe_backend is None
+
     def step_model(self, option: Option, *, enforce_eager: bool = False) -> StepModel:
         """Step times of one replica of the option."""
         architecture, checkpoint = self.architecture_of(option), self.checkpoint(option)

@@ -157,4 +157,5 @@ def _first_token(rate: float, prefill_s: float, chunks: float, decode_s: float, 
     """
     share = min(MAX_UTILISATION, rate * prefill_s)
     queue = min(share * prefill_s / (2 * (1 - share)), (users - 1) * prefill_s)
-    return queue + prefill_s + (math.ceil(chunks) + 0.5) * decode_s
+    to_get_in = 0.5 * decode_s * (1 - 1 / users)  # alone, no step is running
+    return queue + to_get_in + prefill_s + math.ceil(chunks) * decode_s

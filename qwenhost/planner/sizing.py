@@ -53,6 +53,8 @@ class Settings(NamedTuple):
     """None = as long as fits."""
     enforce_eager: bool = False
     gdn_prefill_backend: str | None = None
+    moe_backend: str | None = None
+    """None = what the GPU kind needs."""
 
 
 class Sized(NamedTuple):

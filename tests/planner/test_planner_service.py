@@ -1,0 +1,132 @@
+"""Throughput and latency from step times: identities that any queue keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from qwenhost.facts import Slo, TokenStats
+from qwenhost.plan import Parallelism, StepShape
+from qwenhost.planner.constants import Constants
+from qwenhost.planner.performance import StepModel, StepOptions
+from qwenhost.planner.service import (
+    Demand,
+    Load,
+    Service,
+    closed_loop,
+    demand_of,
+    open_loop,
+    prefix_hit,
+    prompt_tail,
+)
+
+if TYPE_CHECKING:
+    from qwenhost.facts import Catalog
+
+CHAT = Demand(1155.0, 0.0, 211.0)
+
+
+@pytest.fixture(scope="module")
+def h200(catalog: Catalog) -> StepModel:
+    return step_model(catalog)
+
+
+def step_model(catalog: Catalog, **options: Any) -> StepModel:
+    spec, checkpoint = catalog.gpus["h200"], catalog.checkpoints["fp8"]
+    architecture = catalog.architectures[checkpoint.architecture]
+    return StepModel(
+        architecture=architecture,
+        checkpoint=checkpoint,
+        parameters=architecture.parameters,
+        formats={g: catalog.formats[checkpoint.format_of(g)] for g in architecture.parameters},
+        parallelism=Parallelism(tensor_parallel_size=2),
+        options=StepOptions(**options),
+        spec=spec,
+        constants=Constants(spec, catalog.calibrations),
+        interconnect="nvlink",
+    )
+
+
+def users(count: float) -> Load:
+    return Load(count, 8192)
+
+
+def end_to_end_s(service: Service, demand: Demand) -> float:
+    return service.ttft_s + service.tpot_s * (demand.output_tokens - 1)
+
+
+@pytest.mark.parametrize("count", [1, 4, 32, 200])
+def test_littles_law(h200: StepModel, count: int) -> None:
+    """Users in flight are the request rate times the time each spends."""
+    service = closed_loop(h200, CHAT, users(count))
+    assert service.requests_per_s * end_to_end_s(service, CHAT) == pytest.approx(count, rel=1e-6)
+
+
+def test_one_user_waits_for_nobody(h200: StepModel) -> None:
+    """Alone, the first token takes the prompt and a step; each further token a step."""
+    service = closed_loop(h200, CHAT, users(1))
+    decode = h200.seconds(StepShape(decode_sequences=1, decode_context_tokens=1260))
+    assert service.tpot_s == pytest.approx(decode, rel=0.02)
+    prompt = h200.seconds(StepShape(prefill_tokens=1155))
+    assert service.ttft_s == pytest.approx(prompt, rel=0.15)
+
+
+def test_more_users_more_tokens_and_longer_waits(h200: StepModel) -> None:
+    """Throughput and both latencies grow with users."""
+    found = [closed_loop(h200, CHAT, users(n)) for n in (1, 8, 64, 256)]
+    for name in ("requests_per_s", "ttft_s", "tpot_s"):
+        values = [getattr(service, name) for service in found]
+        assert values == sorted(values)
+
+
+def test_cached_prompts_are_quicker(h200: StepModel) -> None:
+    """Nine tenths of a long prompt in the cache: a first token far sooner, more requests per second."""
+    cold, warm = Demand(100_000.0, 0.0, 400.0), Demand(100_000.0, 90_000.0, 400.0)
+    assert closed_loop(h200, warm, users(8)).ttft_s < closed_loop(h200, cold, users(8)).ttft_s / 3
+    assert closed_loop(h200, warm, users(8)).requests_per_s > closed_loop(h200, cold, users(8)).requests_per_s
+
+
+def test_open_loop_carries_what_it_can(h200: StepModel) -> None:
+    """A small rate is carried by few in flight (Little again); one above capacity is said to be too much."""
+    light = open_loop(h200, CHAT, users(256), rate=2.0)
+    assert (light.requests_per_s, light.overloaded) == (2.0, False)
+    assert light.concurrency == pytest.approx(2.0 * end_to_end_s(light, CHAT), rel=0.02)
+    most = closed_loop(h200, CHAT, users(256)).requests_per_s
+    flooded = open_loop(h200, CHAT, users(256), rate=2 * most)
+    assert flooded.overloaded
+    assert flooded.requests_per_s == pytest.approx(most)
+
+
+def test_drafts_shorten_the_answer_of_one_user(catalog: Catalog, h200: StepModel) -> None:
+    """With one draft the time per token falls by 1.17 to 1.6, the range published for this model."""
+    plain = closed_loop(h200, CHAT, users(1)).tpot_s
+    drafted = closed_loop(step_model(catalog, num_speculative_tokens=1), CHAT, users(1)).tpot_s
+    assert 1.17 <= plain / drafted <= 1.6
+
+
+def test_strain_is_the_worst_ratio() -> None:
+    """200 ms of 100 and 10 ms of 20: twice the limit; no limits, no strain."""
+    service = Service(1.0, ttft_s=0.2, tpot_s=0.01, concurrency=1.0, bound="hbm", ideal_fraction=0.5)
+    assert service.strain(Slo(ttft_ms=100, tpot_ms=20), CHAT, tail=1.0) == pytest.approx(2.0)
+    assert service.strain(Slo(ttft_ms=100, tpot_ms=20), CHAT, tail=1.5) == pytest.approx(3.0)
+    assert service.strain(Slo(), CHAT, tail=1.0) == 0.0
+
+
+def test_hits_end_at_a_block(catalog: Catalog) -> None:
+    """Half a block of 2,000 tokens is lost on average; short prompts never hit; off is off."""
+    chat = catalog.workloads["chat"]
+    long = msgspec.structs.replace(chat, input_tokens=TokenStats(mean=10_000.0), prefix_hit_5m=0.5)
+    assert demand_of(long, prefix_caching=True, block_size=2000).cached_tokens == 4000
+    assert demand_of(long, prefix_caching=False, block_size=2000).cached_tokens == 0
+    short = msgspec.structs.replace(long, input_tokens=TokenStats(mean=1000.0))
+    assert demand_of(short, prefix_caching=True, block_size=2000).cached_tokens == 0
+    assert prefix_hit(catalog.workloads["coding_agent"]) == 0.916
+    assert prefix_hit(chat) == 0.0
+
+
+def test_tail_of_prompts(catalog: Catalog) -> None:
+    """Chat prompts at the 90th percentile are 2734 / 1155 of the mean; without percentiles it is 1."""
+    assert prompt_tail(catalog.workloads["chat"]) == pytest.approx(2734 / 1155)
+    assert prompt_tail(catalog.workloads["tool_agent"]) == 1.0
