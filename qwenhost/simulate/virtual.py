@@ -19,6 +19,7 @@ from qwenhost.measurements import (
     percentiles,
 )
 from qwenhost.simulate.engine import Engine
+from qwenhost.simulate.tabulate import tabulated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -202,8 +203,9 @@ class Simulator:
     def __init__(self, config: EngineConfig, step_time: Callable[[StepShape], float], *, seed: int) -> None:
         self.config = config
         self.run = Run()
+        remembered = tabulated(step_time)
         self.ranks = [
-            Rank(Engine(config, step_time, seed + index), self.run)
+            Rank(Engine(config, remembered, seed + index), self.run)
             for index in range(config.data_parallel_size)
         ]
 

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Slo, Source, TokenStats, Workload
+from qwenhost.plan import StepShape
 from qwenhost.simulate.config import EngineConfig
 from qwenhost.simulate.engine import Request
 from qwenhost.simulate.load import Arrival, Sizes, arrival_times, assumptions, drawn_requests
+from qwenhost.simulate.tabulate import tabulated
 from qwenhost.simulate.trace import read_trace
 from qwenhost.simulate.virtual import Labels, Simulation, Simulator, Weighted, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from qwenhost.plan import StepShape
 
 
 def config(**changes: object) -> EngineConfig:
@@ -186,6 +186,24 @@ class TestLoad:
         found = sample.percentiles_ms()
         assert (found.p50, found.p90, found.p95) == pytest.approx((10, 10, 1000))
         assert found.mean == pytest.approx(109)
+
+
+class TestTabulated:
+    @given(st.integers(1, 300), st.integers(0, 10**7))
+    def test_a_linear_step_time_is_kept(self, sequences: int, context: int) -> None:
+        """Between grid points a straight line is a straight line."""
+
+        def line(shape: StepShape) -> float:
+            return 0.01 + 1e-4 * shape.decode_sequences + 1e-9 * shape.decode_context_tokens
+
+        shape = StepShape(decode_sequences=sequences, decode_context_tokens=context)
+        assert tabulated(line)(shape) == pytest.approx(line(shape))
+
+    def test_a_step_with_a_prompt_is_asked_for_itself(self) -> None:
+        """No shape with prefill is remembered."""
+        seen: list[StepShape] = []
+        remember = tabulated(lambda shape: float(len(seen.append(shape) or seen)))  # type: ignore[func-returns-value]
+        assert [remember(StepShape(prefill_tokens=5, decode_sequences=1)) for _ in range(2)] == [1.0, 2.0]
 
 
 class TestTrace:
