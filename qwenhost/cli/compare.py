@@ -31,6 +31,25 @@ from qwenhost.cli.options import (
     type=click.Path(path_type=Path),
     help="Run by qwenhost probe --save; without it the plan's prediction is priced.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["vllm", "simulated"]),
+    help="Serve the plan here, measure it, stop it, and price that; simulated needs no GPU.",
+)
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(5, 86400),
+    default=30.0,
+    show_default=True,
+    help="Seconds of load with --engine.",
+)
+@click.option("--vllm-bin", envvar="QWENHOST_VLLM_BIN", help="vLLM's program. Also QWENHOST_VLLM_BIN.")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for plan.json, measurements.json, comparison.json and report.html.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="File for the comparison (JSON).")
 @click.option("--html", type=click.Path(path_type=Path), help="File for the report (HTML).")
 @pricing.self_host_options
@@ -55,6 +74,7 @@ def command(
     *,
     plan_file: Path | None,
     measurements_file: Path | None,
+    output_dir: Path | None,
     save: Path | None,
     html: Path | None,
     as_json: bool,
@@ -62,16 +82,21 @@ def command(
 ) -> None:
     r"""Price self-hosting against Claude Sonnet 4.6 and hosted Qwen, with the break-even volume.
 
+    Without measurements the plan's prediction is priced. With --engine the whole job is done: plan,
+    serve, probe, compare, report.
+
     \b
     qwenhost compare --gpus 2xH200 --workload chat --requests-per-day 50000
     qwenhost compare --plan plan.json --measurements run.json --html report.html
+    qwenhost compare --engine vllm --workload coding_agent --output-dir verdict
     """
-    from qwenhost.measurements import load_measurements
+    from qwenhost.cli import live
 
     known = wiring.catalog(ctx)
-    measurements = load_measurements(measurements_file) if measurements_file else None
+    files = live.Files.within(output_dir, comparison=save, report=html)
     plan, workload = pricing.plan_and_workload(ctx, known, plan_file, options)
+    measurements = live.measurements(plan, workload, measurements_file, files, options, quiet=as_json)
     comparison = pricing.make_comparison(
         ctx, known, plan=plan, workload=workload, measurements=measurements, options=options
     )
-    pricing.deliver(comparison, save=save, html=html, as_json=as_json)
+    pricing.deliver(comparison, save=files.comparison, html=files.report, as_json=as_json)

@@ -1,0 +1,157 @@
+"""Serve a plan, measure it, stop it: the middle of ``qwenhost compare --engine`` and ``qwenhost demo``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from qwenhost.cli.output import say
+from qwenhost.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from qwenhost.facts import Workload
+    from qwenhost.launcher.events import ServiceEvent
+    from qwenhost.launcher.service import RunningService
+    from qwenhost.measurements import Measurements
+    from qwenhost.plan import Plan
+
+STARTUP_OF_SIMULATED_S = 2.0
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the pieces of a job go; None = nowhere."""
+
+    plan: Path | None
+    measurements: Path | None
+    comparison: Path | None
+    report: Path | None
+
+    @classmethod
+    def within(cls, folder: Path | None, *, comparison: Path | None, report: Path | None) -> Files:
+        """All four in a folder, which is made; a file named on its own goes where it was named."""
+        if folder is None:
+            return cls(None, None, comparison, report)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInputError(
+                f"--output-dir {folder}: {error.strerror}", remedy="Name a folder you may write to."
+            ) from error
+        return cls(
+            folder / "plan.json",
+            folder / "measurements.json",
+            comparison or folder / "comparison.json",
+            report or folder / "report.html",
+        )
+
+
+def measurements(
+    plan: Plan,
+    workload: Workload,
+    measured_before: Path | None,
+    files: Files,
+    options: Mapping[str, Any],
+    *,
+    quiet: bool,
+) -> Measurements | None:
+    """A saved run, a run made now, or None to price the prediction.
+
+    Raises:
+        BadInputError: both a saved run and an engine were given.
+        QwenhostError: weights, engine or endpoint failed.
+    """
+    from qwenhost.files import write_atomically
+    from qwenhost.measurements import load_measurements, measurements_to_json
+    from qwenhost.plan import plan_to_json
+
+    engine = options["engine"]
+    if engine and measured_before:
+        raise BadInputError(
+            "--engine and --measurements exclude each other", remedy="Measure now, or price a saved run."
+        )
+    if files.plan:
+        write_atomically(files.plan, plan_to_json(plan))
+    if measured_before:
+        return load_measurements(measured_before)
+    if not engine:
+        return None
+    _tell(f"plan   {plan.chosen.label} on {plan.inputs.node.description}", quiet=quiet)
+    measured = _serve_and_probe(plan, workload, options, quiet=quiet)
+    if files.measurements:
+        write_atomically(files.measurements, measurements_to_json(measured))
+    return measured
+
+
+def _serve_and_probe(
+    plan: Plan, workload: Workload, options: Mapping[str, Any], *, quiet: bool
+) -> Measurements:
+    from qwenhost.launcher.build import free_port, running_engine
+    from qwenhost.launcher.command import ServeOptions
+
+    engine: Literal["vllm", "simulated"] = options["engine"]
+    _tell(f"serve  {'a simulated engine, no GPU is used' if engine == 'simulated' else 'vLLM'}", quiet=quiet)
+    with running_engine(
+        plan,
+        ServeOptions(
+            port=free_port(),
+            vllm_bin=options.get("vllm_bin"),
+            model=_weights(plan) if engine == "vllm" else None,
+        ),
+        engine=engine,
+        startup_s=STARTUP_OF_SIMULATED_S if engine == "simulated" else None,
+        on_event=lambda event: _on_event(event, quiet=quiet),
+    ) as service:
+        return _probe(service, plan, workload, options, quiet=quiet)
+
+
+def _probe(
+    service: RunningService, plan: Plan, workload: Workload, options: Mapping[str, Any], *, quiet: bool
+) -> Measurements:
+    """Offer the planned load, unless another was asked for, so that prediction and measurement meet."""
+    from qwenhost.cli.probe_view import live_progress
+    from qwenhost.probe import ProbeConfig, run_probe
+
+    rate, concurrency = options.get("rate"), options.get("concurrency")
+    if rate is None and concurrency is None:
+        concurrency = max(1, round(plan.chosen.estimate.concurrency.value))
+    load = f"{rate:g} requests/s" if rate else f"{concurrency} in flight"
+    _tell(f"probe  {options['duration_s']:.0f} s of {workload.id} at {load}", quiet=quiet)
+    config = ProbeConfig(
+        url=service.base_url,
+        model=service.model,
+        api_key=service.api_key,
+        concurrency=concurrency,
+        rate=rate,
+        duration_s=options["duration_s"],
+        workload=workload.id,
+        input_tokens=workload.input_tokens,
+        output_tokens=workload.output_tokens,
+        prefix_hit=min(workload.prefix_hit_5m or 0.0, 0.99),
+        slo=workload.slo,
+        gpus=plan.inputs.node.description,
+    )
+    with live_progress() as on_progress:
+        return run_probe(config, on_progress=on_progress).measurements
+
+
+def _weights(plan: Plan) -> str:
+    from qwenhost.launcher.weights import fetch_checkpoint
+
+    ref = plan.chosen.checkpoint
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    return str(fetch_checkpoint(ref.repo_id, revision=ref.revision, offline=offline, say=say).path)
+
+
+def _on_event(event: ServiceEvent, *, quiet: bool) -> None:
+    if event.kind in ("restart", "fallback", "failed"):
+        _tell(f"       {event.message}", quiet=quiet)
+
+
+def _tell(line: str, *, quiet: bool) -> None:
+    if not quiet:
+        say(line)
