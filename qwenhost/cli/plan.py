@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @click.option(
     "--explain", "with_reasons", is_flag=True, help="Why, the memory arithmetic, what was set aside."
 )
+@click.option("--why-not", metavar="CHECKPOINT/LAYOUT", help="Why this one was not chosen, e.g. bf16/TP2.")
 @click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Alternatives to show.")
 @json_option
 @click.pass_context
@@ -60,6 +61,7 @@ def command(
     memory_margin: float | None,
     save: Path | None,
     with_reasons: bool,
+    why_not: str | None,
     top: int,
     as_json: bool,
     **options: Any,
@@ -86,7 +88,11 @@ def command(
     if save is not None:
         write_atomically(save, plan_to_json(plan))
         say(f"Saved {save}")
-    if as_json:
+    if why_not is not None:
+        from qwenhost.planner import why_not as reasons
+
+        click.echo("\n".join(reasons(plan, why_not)))
+    elif as_json:
         write_json(plan)
     else:
         _show(plan, top=top, with_reasons=with_reasons, saved=save)

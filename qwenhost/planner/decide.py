@@ -35,7 +35,7 @@ def make_plan(request: PlanRequest, catalog: Catalog) -> Plan:
     """
     _check(request)
     context = Context(request, catalog)
-    question = _question(request)
+    question = _question(request, catalog)
     rejections: list[Rejection] = []
     judged: list[Judged] = []
     for option in options(context, rejections):
@@ -126,13 +126,17 @@ def _check(request: PlanRequest) -> None:
         )
 
 
-def _question(request: PlanRequest) -> Question:
+def _question(request: PlanRequest, catalog: Catalog) -> Question:
+    workload = request.workload
+    longest = (workload.input_tokens.p99 or 0.0) + (workload.output_tokens.p99 or 0.0)
+    native = max(a.max_position_embeddings for a in catalog.architectures.values())
     return Question(
         objective=request.objective,
         slo=request.slo,
         tail=prompt_tail(request.workload),
         concurrency=request.concurrency,
         rate=request.rate,
+        long_tokens=round(min(longest, request.pins.max_model_len or native)),
     )
 
 

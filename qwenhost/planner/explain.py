@@ -44,6 +44,33 @@ def explain_rejections(rejections: Iterable[Rejection], limit: int | None = None
     return [*lines[:limit], f"... and {len(lines) - limit} more (--explain or --json lists all)"]
 
 
+def why_not(plan: Plan, wanted: str) -> list[str]:
+    """Why ``CHECKPOINT``, ``CHECKPOINT/LAYOUT`` or a layout such as ``TP4`` was not chosen, with figures."""
+    words = {word.lower() for word in wanted.replace(",", "/").split("/") if word.strip()}
+    lines = [_rejection_line(one) for one in plan.rejections if _matches(one, words)]
+    if _is_named(plan.chosen, words):
+        lines.append(f"{plan.chosen.label} is the choice.")
+    for rank, other in enumerate(plan.alternatives, start=2):
+        if _is_named(other, words):
+            lines.append(f"{other.label} fits and ranks {rank}: {_against(other, plan.chosen)}.")
+            lines += [f"    {line}" for line in _memory(other)]
+    if not lines:
+        lines.append(
+            f"{wanted}: neither refused nor among the {len(plan.alternatives) + 1} best. "
+            "Pin it (--checkpoint, -tp ...) to see its figures."
+        )
+    return lines
+
+
+def _matches(rejection: Rejection, words: set[str]) -> bool:
+    named = {rejection.checkpoint.lower(), rejection.parallelism.lower()}
+    return words <= named or (rejection.parallelism == "any layout" and rejection.checkpoint.lower() in words)
+
+
+def _is_named(candidate: Candidate, words: set[str]) -> bool:
+    return words <= {candidate.checkpoint.id.lower(), candidate.parallelism.label.lower()}
+
+
 def _why(plan: Plan) -> Iterator[str]:
     chosen, inputs = plan.chosen, plan.inputs
     yield f"{chosen.label}: {_OBJECTIVES[inputs.objective]}."

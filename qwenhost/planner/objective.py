@@ -30,6 +30,8 @@ class Judged(NamedTuple):
     replicas: int
     """Data-parallel replicas at work."""
     meets_slo: bool
+    holds_long: bool
+    """Whether the workload's longest 1 % fit the context, as far as the model's own context allows."""
     limited_by_cache: bool
     caution: float
     """Rate at the low end of draft acceptance over the expected one; 1 without drafts."""
@@ -53,6 +55,8 @@ class Question(NamedTuple):
     tail: float
     concurrency: int | None
     rate: float | None
+    long_tokens: int
+    """Prompt and answer at the 99th percentile, at most the model's context."""
 
 
 def judge(sized: Sized, model: StepModel, demand: Demand, question: Question) -> Judged:
@@ -76,14 +80,19 @@ def judge(sized: Sized, model: StepModel, demand: Demand, question: Question) ->
         demand=demand,
         replicas=replicas,
         meets_slo=not service.overloaded and service.strain(question.slo, demand, question.tail) <= 1,
+        holds_long=sized.max_model_len >= question.long_tokens,
         caution=model.tokens_per_step_low / model.tokens_per_step,
         limited_by_cache=room < sized.max_num_seqs and service.concurrency >= capacity,
     )
 
 
 def rank(judged: list[Judged], objective: Objective) -> list[Judged]:
-    """Best first: service level kept, then the objective, then simplicity."""
-    return sorted(judged, key=lambda one: (not one.meets_slo, *_score(one, objective), *_simplicity(one)))
+    """Best first: service level kept, long requests held, then the objective, then simplicity."""
+
+    def key(one: Judged) -> tuple[object, ...]:
+        return (not one.meets_slo, not one.holds_long, *_score(one, objective), *_simplicity(one))
+
+    return sorted(judged, key=key)
 
 
 def _score(one: Judged, objective: Objective) -> tuple[float, ...]:

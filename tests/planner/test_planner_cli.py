@@ -106,6 +106,18 @@ def test_explain_and_save(capsys: Capture, tmp_path: Path) -> None:
     assert load_plan(target).inputs.node.gpu_count == 4
 
 
+def test_why_not(capsys: Capture) -> None:
+    """A refused one shows what it lacks, a worse one its figures, the best one itself."""
+    assert run(["plan", "--gpus", "2xH200", "--why-not", "bf16/TP1"]) == 0
+    assert "weights do not fit" in capsys.readouterr().out
+    assert run(["plan", "--gpus", "2xH200", "--checkpoint", "fp8", "--why-not", "fp8/TP1 DP2"]) == 0
+    worse = capsys.readouterr().out
+    assert "fits and ranks" in worse
+    assert "left for the cache" in worse
+    assert run(["plan", "--gpus", "2xH200", "--checkpoint", "fp8", "-tp", "2", "--why-not", "TP2"]) == 0
+    assert "is the choice." in capsys.readouterr().out
+
+
 def test_cache_from_a_log_figure(capsys: Capture) -> None:
     """The GB10 log again: 26.26 GiB, vLLM 0.19, 547 blocks, 4.14x."""
     code, plan, _ = plan_json(
