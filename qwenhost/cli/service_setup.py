@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +117,8 @@ def _with_weights(plan: Plan | None, chosen: ServeOptions, options: Mapping[str,
     else:
         return chosen
     offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    fetched = fetch_checkpoint(ref, revision=revision, offline=offline, say=say)
+    bars = sys.stderr.isatty()
+    fetched = fetch_checkpoint(ref, revision=revision, offline=offline, say=say, bars=bars)
     return msgspec.structs.replace(chosen, model=fetched.path)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from huggingface_hub import HfApi, errors
 from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from qwenhost.errors import BadInputError, QwenhostError, UnavailableError
 from qwenhost.facts import Value
@@ -68,6 +69,7 @@ def fetch_checkpoint(
     offline: bool = False,
     endpoint: str | None = None,
     say: Callable[[str], object] = lambda _: None,
+    bars: bool = False,
 ) -> LocalCheckpoint:
     """The checkpoint on disk, complete and checked.
 
@@ -78,6 +80,7 @@ def fetch_checkpoint(
         offline: take what the cache holds.
         endpoint: of the hub or a mirror, instead of HF_ENDPOINT.
         say: told what is going on.
+        bars: show the hub client's progress bars on stderr.
 
     Raises:
         BadInputError: no such folder or repository, or the folder is no checkpoint.
@@ -85,12 +88,19 @@ def fetch_checkpoint(
     """
     if _is_path(ref):
         return verify_folder(Path(ref).expanduser())
+    (enable_progress_bars if bars else disable_progress_bars)()
     api = HfApi(endpoint=endpoint)
     folder = cache or Path(HF_HUB_CACHE)
     if offline:
         with _translated(ref):
             path = Path(
-                api.snapshot_download(ref, revision=revision, cache_dir=folder, local_files_only=True)
+                api.snapshot_download(
+                    ref,
+                    revision=revision,
+                    cache_dir=folder,
+                    allow_patterns=list(WANTED),
+                    local_files_only=True,
+                )
             )
         return verify_folder(path, repo_id=ref)
     with _translated(ref):

@@ -193,7 +193,7 @@ def test_a_damaged_shard_is_named_before_the_start(tiny: Path, vllm_bin: str, tm
 
 
 def test_an_engine_death_is_survived_and_ctrl_c_drains(serve: Serve) -> None:
-    """vLLM's engine core dies, its server notices and ends with exit code 0; both come back."""
+    """The engine core dies, vLLM's server notices and ends with exit code 0; both come back."""
     served = serve(name="mortal")
     first = served.wait_for(lambda state: state.status == "ready")
     core = next(p for p in engine_family(served) if "EngineCore" in " ".join(p.cmdline()))
