@@ -21,9 +21,9 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # also runs as a plain file
+sys.path.insert(0, str(Path(__file__).parents[1]))  # also runs as a plain file
 
-from tests.e2e import engine_env
+from e2e import engine_env
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
