@@ -59,7 +59,7 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
     headroom = format_gib(memory.margin_bytes + max(0, spare))
     yield "memory per GPU", f"{held}, {headroom} headroom of {format_gib(memory.total_bytes)}"
     yield "output", f"{_band(speed.output_tokens_per_s, 'tokens/s')} at {_count(speed.concurrency)} in flight"
-    yield "prompts", _band(speed.input_tokens_per_s, "tokens/s")
+    yield "prompts, cached too", _band(speed.input_tokens_per_s, "tokens/s")
     yield "first token", _band(speed.ttft_ms, "ms")
     yield "per token", _band(speed.tpot_ms, "ms")
     basis = speed.output_tokens_per_s

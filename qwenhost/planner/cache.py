@@ -26,6 +26,7 @@ GPU_BLOCK_ALIGNMENT: Final = 16
 CPU_BLOCK_ALIGNMENT: Final = 128
 # v1/attention/backends/gdn_attn.py FLASHINFER_GDN_CHECKPOINT_ALIGNMENT, from 0.33 on.
 CHECKPOINT_BLOCK_ALIGNMENT: Final = 64
+LAST_TO_COUNT_BY_GROUP: Final = (0, 20)
 NULL_BLOCKS: Final = 1  # block 0 is never given to a request
 
 
@@ -59,6 +60,10 @@ class BlockLayout(Value, frozen=True, kw_only=True):
     """GDN blocks a running request holds in the steady state."""
     reserved_blocks: int
     """GDN blocks vLLM charges a request at worst."""
+    groups: int
+    """Layer groups that share the pool: one of full attention, the rest GDN."""
+    counts_by_group: bool = False
+    """Whether this vLLM logs "GPU KV cache size" as blocks / groups * block size (to 0.20, #40691)."""
 
     def blocks_charged(self, tokens: int) -> int:
         """Blocks vLLM charges one request of this length."""
@@ -85,13 +90,16 @@ class BlockLayout(Value, frozen=True, kw_only=True):
             num_blocks=blocks,
             block_size=self.block_size,
             block_bytes=self.block_bytes,
-            tokens=int(concurrency * max_model_len),
+            tokens=self._logged_tokens(blocks, concurrency * max_model_len),
             max_concurrency_at_max_model_len=concurrency,
             bytes_per_token=self.bytes_per_token,
             state_bytes_per_sequence=self.state_blocks * self.block_bytes,
             state_blocks_per_sequence=self.state_blocks,
             reserved_blocks_per_sequence=self.reserved_blocks,
         )
+
+    def _logged_tokens(self, blocks: int, tokens: float) -> int:
+        return blocks // self.groups * self.block_size if self.counts_by_group else int(tokens)
 
 
 def block_layout(architecture: Architecture, options: CacheOptions) -> BlockLayout:
@@ -117,6 +125,8 @@ def block_layout(architecture: Architecture, options: CacheOptions) -> BlockLayo
         bytes_per_token=_attention_layers(architecture, options) * token_bytes,
         state_blocks=groups * (1 + draft),
         reserved_blocks=groups * states,
+        groups=1 + groups,
+        counts_by_group=version_tuple(options.vllm_version) <= LAST_TO_COUNT_BY_GROUP,
     )
 
 

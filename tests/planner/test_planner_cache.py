@@ -116,16 +116,14 @@ def test_gb10_log_of_the_int4_checkpoint(architecture: Architecture) -> None:
     pool = blocks.pool(int(26.26 * GIB), FULL)
     assert pool.num_blocks == 547
     assert f"{pool.max_concurrency_at_max_model_len:.2f}" == "4.14"
-    # Up to 0.20 the log divided the blocks by the four groups.
-    assert pool.num_blocks // 4 * pool.block_size == 285_056
+    assert pool.tokens == 285_056
 
 
 def test_log_of_two_ada_gpus_with_fp8_cache(architecture: Architecture) -> None:
     """1.73 GiB per GPU, FP8 cache, TP2: 72 blocks of 4,176 tokens and 1.89x at 131,072 tokens."""
-    blocks = block_layout(architecture, CacheOptions(tensor_parallel_size=2, kv_cache_dtype="fp8"))
-    pool = blocks.pool(int(1.73 * GIB), 131072)
-    assert (pool.block_size, pool.num_blocks) == (4176, 72)
-    assert pool.num_blocks // 4 * pool.block_size == 75_168
+    options = CacheOptions(tensor_parallel_size=2, kv_cache_dtype="fp8", vllm_version="0.16.1")
+    pool = block_layout(architecture, options).pool(int(1.73 * GIB), 131072)
+    assert (pool.block_size, pool.num_blocks, pool.tokens) == (4176, 72, 75_168)
     # 72 / (32 + 6) is 1.89.
     assert f"{pool.max_concurrency_at_max_model_len:.2f}" == "1.89"
 
@@ -134,6 +132,25 @@ def test_siblings_block_sizes_in_logs() -> None:
     """35B-A3B at TP1 logs blocks of 1,056 tokens."""
     small = load_catalog([]).architectures["Qwen3.5-35B-A3B"]
     assert block_layout(small, CacheOptions()).block_size == 1056
+
+
+@pytest.mark.parametrize(
+    ("options", "gib", "length", "expected"),
+    [
+        # GB10, BF16, text only, no prefix caching, vLLM 0.19.2: 18.44x, 623,040 tokens as counted then.
+        ({"enable_prefix_caching": False, "vllm_version": "0.19.2"}, 47.55, 131072, ("18.44", 623_040)),
+        # RTX 5090, NVFP4 with FP8 cache, vLLM 0.24.0: 4.35x, 569,878 tokens.
+        ({"kv_cache_dtype": "fp8", "vllm_version": "0.24.0"}, 6.01, 131072, ("4.35", 569_878)),
+    ],
+    ids=["gb10", "rtx-5090"],
+)
+def test_logs_of_the_35b(
+    options: dict[str, object], gib: float, length: int, expected: tuple[str, int]
+) -> None:
+    """Two strangers' logs of 35B-A3B, one to each way of counting tokens."""
+    small = load_catalog([]).architectures["Qwen3.5-35B-A3B"]
+    pool = block_layout(small, CacheOptions(**options)).pool(int(gib * GIB), length)  # type: ignore[arg-type]
+    assert (f"{pool.max_concurrency_at_max_model_len:.2f}", pool.tokens) == expected
 
 
 def test_tiny_model_on_cpu(architecture: Architecture) -> None:
