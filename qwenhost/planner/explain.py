@@ -113,6 +113,9 @@ def _memory(candidate: Candidate) -> Iterator[str]:
     yield f"{format_gib(-memory.cudagraph_bytes):>12}  CUDA graphs"
     yield f"{format_gib(-memory.non_torch_bytes):>12}  buffers outside torch"
     yield f"{format_gib(memory.kv_cache_bytes):>12}  left for the cache"
+    if memory.outside_bytes:
+        outside = "CUDA context, NCCL, and what NVML counts and CUDA does not"
+        yield f"{format_gib(memory.outside_bytes):>12}  beside that: {outside}"
     if memory.margin_bytes:
         yield f"{format_gib(memory.margin_bytes):>12}  of that not planned on: the model is not exact"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qwenhost.planner.rules import FLASHINFER_GDN_LINK, MTP_WITH_PREFIX_CACHING_LINK
 from qwenhost.planner.service import prefix_hit
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from qwenhost.planner.context import Context
     from qwenhost.planner.objective import Judged
+
+MOST_GPUS_OF_A_MACHINE: Final = 16
 
 
 def notes(context: Context, judged: Judged) -> tuple[str, ...]:
@@ -34,6 +36,11 @@ def _service_notes(context: Context, judged: Judged) -> Iterator[str]:
         yield "Misses the service level even at the load judged."
     if context.request.gpu_price is None:
         yield "No price is known for this GPU: ranked by throughput. Give --gpu-price USD."
+    if context.request.node.gpu_count > MOST_GPUS_OF_A_MACHINE:
+        yield (
+            f"More than {MOST_GPUS_OF_A_MACHINE} GPUs are several machines: the links between them are not "
+            "modelled, so the figures are too good. Plan one machine and run a service on each."
+        )
     idle = context.request.node.gpu_count - judged.sized.option.layout.world_size
     if idle:
         yield f"{idle} of {context.request.node.gpu_count} GPUs stay idle and are paid for."

@@ -354,6 +354,12 @@ def test_idle_gpus_are_stated(plan: Callable[..., Plan]) -> None:
     assert "1 of 3 GPUs stay idle and are paid for." in found.chosen.notes
 
 
+def test_several_machines_are_said_to_be_several(plan: Callable[..., Plan]) -> None:
+    """Thirty-two GPUs are planned, with the warning that links between machines are left out."""
+    assert any("several machines" in note for note in plan("32xH200").chosen.notes)
+    assert not any("several machines" in note for note in plan("8xH200").chosen.notes)
+
+
 def test_context_holds_the_workload(ask: Callable[..., PlanRequest], catalog: Catalog) -> None:
     """A prompt of 260,000 tokens needs a context that holds it, or the combination is refused."""
     request = ask("1xH200", checkpoint="fp8", gpu_memory_utilization=0.92, language_model_only=False)
