@@ -90,10 +90,10 @@ def test_chunks_of_several_prompts_attend_only_to_their_own(catalog: Catalog) ->
 
 # Tokens per second by requests in flight, decode at short context: two RTX PRO 6000, NVFP4, TP2, vLLM
 # 0.19.1 (github.com/Visual-Synthesizer/rtx6kpro), and one GB10, AutoRound (warpcore-benchmarks).
-RTX_PRO = {1: 113.5, 2: 182.8, 4: 333.0, 8: 575.0, 16: 961.7, 32: 1472.0, 64: 2177.4}
+RTX_PRO = {1: 113.5, 2: 182.8, 4: 333.0, 8: 575.0, 16: 961.7, 32: 1472.0, 64: 2177.4, 128: 3242.0}
 MEASURED = {
     ("rtx-pro-6000", "nvfp4", 2): RTX_PRO,
-    ("gb10", "int4-autoround", 1): {1: 26.9},
+    ("gb10", "int4-autoround", 1): {1: 26.9, 192: 227.7},
     ("gb10", "nvfp4", 1): {1: 17.0, 2: 33.3, 4: 55.2},
 }
 
