@@ -133,5 +133,9 @@ def _plan(ctx: click.Context, plan_path: Path | None, options: Mapping[str, Any]
             raise BadInputError(
                 "--engine simulated needs a plan for GPUs", remedy="Leave --target out, or give a PLAN."
             )
+        if not options["model"]:
+            raise BadInputError(
+                "--target cpu needs a small checkpoint to serve", remedy="Give its folder: --model DIR."
+            )
         return None
     return wiring.make_plan(wiring.catalog(ctx), options)

@@ -28,6 +28,8 @@ _WITHHELD: Final = frozenset(
 _HUB_TOKENS: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 # Through --extra-arg these would put a key into the process list or open the engine unseen.
 _OWN_FLAGS: Final = frozenset({"--api-key", "--host", "--port", "--uds", "--served-model-name", "--hf-token"})
+# The group may read it: that is how Kubernetes mounts a secret for a pod's user.
+_OPEN_TO_OTHERS: Final = 0o027
 _PRIVACY: Final = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
 CPU_FLAGS: Final = (
@@ -240,7 +242,7 @@ def read_api_key(file: Path | None, environ: Mapping[str, str]) -> str | None:
             raise BadInputError(
                 f"{source}: {error}", remedy="Name a text file that holds the key."
             ) from error
-        if mode & 0o077:
+        if mode & _OPEN_TO_OTHERS:
             raise BadInputError(
                 f"{source}: others may read it (mode {mode & 0o777:o})", remedy=f"Run: chmod 600 {file}"
             )

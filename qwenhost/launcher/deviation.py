@@ -37,8 +37,9 @@ def deviations(
 
 
 def describe(deviation: Deviation) -> str:
-    """For people: ``KV cache: 90,000 tokens, planned 100,000 (-10.0 %)``."""
+    """For people: ``KV cache: 90,000 tokens, planned 100,000 tokens (-10.0%)``."""
     return (
-        f"{deviation.name}: {deviation.observed:,g} {deviation.unit}, planned {deviation.planned:,g} "
+        f"{deviation.name}: {deviation.observed:,g} {deviation.unit}, "
+        f"planned {deviation.planned:,g} {deviation.unit} "
         f"({deviation.relative:+.1%})"
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from huggingface_hub import HfApi, errors
 from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
 from qwenhost.errors import BadInputError, QwenhostError, UnavailableError
 from qwenhost.facts import Value

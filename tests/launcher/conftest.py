@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from launcher_kit import QUICK, RESTLESS, STAND_IN, Story
 
+from qwenhost.cli.main import run
 from qwenhost.launcher.build import free_port
 from qwenhost.launcher.command import EngineCommand
 from qwenhost.launcher.state import ServiceHome
 from qwenhost.launcher.supervisor import FallbackCommand, Launch, Supervisor
+from qwenhost.plan import Plan, load_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,3 +68,16 @@ def supervise(home: ServiceHome) -> Callable[..., tuple[Supervisor, Story]]:
         return Supervisor(launch, home, on_event=story.events.append), story
 
     return make
+
+
+@pytest.fixture(scope="session")
+def plan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real plan for two H200."""
+    path = tmp_path_factory.mktemp("plan") / "plan.json"
+    assert run(["plan", "--gpus", "2xH200", "--save", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def plan(plan_file: Path) -> Plan:
+    return load_plan(plan_file)
