@@ -166,7 +166,7 @@ def deliver(comparison: Comparison, *, save: Path | None, html: Path | None, as_
     from qwenhost.report import terminal
 
     out = console()
-    for part in terminal(comparison):
+    for part in terminal(comparison, width=out.width):
         out.print(part)
 
 

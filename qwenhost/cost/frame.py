@@ -93,7 +93,8 @@ def make_frame(
     held = capacity(catalog, workload, plan, measurements)
     rent = gpu_rent(catalog, plan, options.gpu_price)
     demand = _demand(catalog, workload, options)
-    share, share_source = _prefill_share(catalog, workload, options.as_of)
+    cached = plan.chosen.engine_args.enable_prefix_caching
+    share, share_source = _prefill_share(catalog, workload, options.as_of, prefix_caching=cached)
     fte = assumption(catalog, "staff_fte").value if options.staff_fte is None else options.staff_fte
     spare = assumption(catalog, "spare_nodes").value if options.spare_nodes is None else options.spare_nodes
     slower = share + (1 - share) * terms.output_ratio
@@ -140,7 +141,9 @@ def _demand(catalog: Catalog, workload: Workload, options: CompareOptions) -> Fi
     )  # fmt: skip
 
 
-def _prefill_share(catalog: Catalog, workload: Workload, as_of: dt.date) -> tuple[float, str]:
+def _prefill_share(
+    catalog: Catalog, workload: Workload, as_of: dt.date, *, prefix_caching: bool
+) -> tuple[float, str]:
     """Share of a node's time that goes into prompts: fresh input against output at market weights.
 
     An output token weighs as many input tokens as hosted offers of this very model charge for it
@@ -154,12 +157,13 @@ def _prefill_share(catalog: Catalog, workload: Workload, as_of: dt.date) -> tupl
         if (period.since is None or period.since <= as_of) and (period.until is None or as_of <= period.until)
     )
     weight = ratios[len(ratios) // 2] if ratios else FALLBACK_OUTPUT_PRICE_RATIO
-    fresh = workload.input_tokens.mean * (1 - (workload.prefix_hit_unbounded or 0.0))
+    hit = (workload.prefix_hit_unbounded or 0.0) if prefix_caching else 0.0
+    fresh = workload.input_tokens.mean * (1 - hit)
     work = fresh + weight * workload.output_tokens.mean
     source = (
         f"split by work: an output token weighs {weight:g} fresh input tokens, "
         + ("the median price ratio of hosted offers of this model" if ratios else "an assumption")
-        + "; prompt tokens in the prefix cache weigh nothing"
+        + ("; prompt tokens in the prefix cache weigh nothing" if hit else "")
     )
     return fresh / work, source
 

@@ -32,11 +32,13 @@ def assumption_lines(
             "requests_per_s_per_node",
             "requests/s one node carries at the service level",
             side.requests_per_s_per_node,
+            "requests/s",
         ),
         _figure(
             "mean_over_peak",
             "mean demand over peak demand; nodes are bought for the peak",
             side.mean_over_peak,
+            "share",
         ),
     ]
     lines += [
@@ -70,13 +72,14 @@ def assumption_lines(
     return tuple(lines)
 
 
-def _figure(name: str, statement: str, figure: Figure) -> AssumptionLine:
+def _figure(name: str, statement: str, figure: Figure, unit: str) -> AssumptionLine:
     return AssumptionLine(
         id=name,
         statement=f"{statement} ({figure.basis})",
         value=figure.value,
         low=figure.low,
         high=figure.high,
+        unit=unit,
         source=figure.source,
         as_of=figure.as_of,
     )

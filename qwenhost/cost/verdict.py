@@ -111,7 +111,8 @@ def _reasons(
             f"Staff is {format_usd(side.monthly.staff)} a month, {share:.0%} of the self-hosting bill."
         )
     if rows:
-        found.append(f"{rows[0].name} moves the break-even most.")
+        what = "gap" if crossing.requests_per_day is None else "break-even"
+        found.append(f"{rows[0].name} moves the {what} most.")
     if crossing.settled_requests_per_day and crossing.requests_per_day:
         settled = crossing.settled_requests_per_day
         if settled > crossing.requests_per_day * 1.001:

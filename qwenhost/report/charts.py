@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qwenhost.report import words
-from qwenhost.report.svg import Canvas, Scale, bottom_axis
+from qwenhost.report.plots import cut
+from qwenhost.report.svg import Anchor, Canvas, Scale, bottom_axis
 from qwenhost.units import format_gib
 
 if TYPE_CHECKING:
@@ -58,28 +59,26 @@ def memory_bar(comparison: Comparison, width: int) -> str:
 def latency(comparison: Comparison, width: int) -> str:
     """Percentiles of the run, or the plan's predicted band, against the service level."""
     rows = latency_rows(comparison)
-    narrow = width < NARROW
-    label_width, row = (0, 62) if narrow else (168, 46)
-    height = row * len(rows) + 46
+    row = 66
     values = [at for _, marks, limit in rows for at in [*(v for _, v in marks), limit] if at]
-    x = Scale(min(values) / 1.4, max(values) * 1.3, label_width + 12, width - 20, log=True)
-    canvas = Canvas(width, height)
+    x = Scale(min(values) / 1.4, max(values) * 1.3, 6, width - 14, log=True)
+    canvas = Canvas(width, row * len(rows) + 30)
     bottom = row * len(rows) + 6
-    bottom_axis(canvas, x, bottom, top=4, words=words.milliseconds, wanted=4 if narrow else 6)
+    bottom_axis(canvas, x, bottom, top=22, words=words.milliseconds, wanted=4)
     for i, (name, marks, limit) in enumerate(rows):
-        y = i * row + (40 if narrow else 22)
-        canvas.text(
-            (0, y - 22) if narrow else (label_width - 8, y + 5), name, "name", "start" if narrow else "end"
-        )
-        if marks:
-            canvas.line((x(marks[0][1]), y), (x(marks[-1][1]), y), "stem self")
+        y = i * row + 36
+        first, last = marks[0], marks[-1]
+        canvas.text((0, y - 18), name, "name")
+        ends = f"{first[0]} {words.milliseconds(first[1])}, {last[0]} {words.milliseconds(last[1])}"
+        canvas.text((width, y - 18), ends, "tick", "end")
+        canvas.line((x(first[1]), y), (x(last[1]), y), "stem self")
         for label, value in marks:
             canvas.dot((x(value), y), 5, "dot self", tip=f"{name}, {label}: {words.milliseconds(value)}")
-        for label, value in (marks[0], marks[-1]) if len(marks) > 1 else marks:
-            canvas.text((x(value), y - 9), f"{label} {words.milliseconds(value)}", "tick", "middle")
         if limit:
-            canvas.line((x(limit), y - 14), (x(limit), y + 14), "limit")
-            canvas.text((x(limit), y + 25), f"limit {words.milliseconds(limit)}", "tick warn", "middle")
+            at = x(limit)
+            canvas.line((at, y - 10), (at, y + 10), "limit")
+            anchor: Anchor = "start" if at < x.start + 50 else "middle" if at < x.end - 50 else "end"
+            canvas.text((at, y + 24), f"limit {words.milliseconds(limit)}", "tick warn", anchor)
     said = "; ".join(
         f"{name}: " + ", ".join(f"{label} {words.milliseconds(v)}" for label, v in marks)
         for name, marks, _ in rows
@@ -107,7 +106,7 @@ def latency_rows(comparison: Comparison) -> list[tuple[str, list[tuple[str, floa
 
 def scores(comparison: Comparison, width: int) -> str:
     """Both models' scores on one scale; hollow dots are not like for like."""
-    rows = [row for row in comparison.quality if row.unit == "%"]
+    rows = [r for r in comparison.quality if r.unit == "%" and r.qwen is not None and r.baseline is not None]
     narrow = width < NARROW
     label_width, row = (0, 46) if narrow else (178, 32)
     height = row * len(rows) + 40
@@ -120,12 +119,11 @@ def scores(comparison: Comparison, width: int) -> str:
         y = i * row + (32 if narrow else 18)
         canvas.text(
             (0, y - 13) if narrow else (label_width - 8, y + 4),
-            item.benchmark,
+            cut(item.benchmark, 26),
             "name",
             "start" if narrow else "end",
         )
-        if item.qwen is not None and item.baseline is not None:
-            canvas.line((x(item.qwen), y), (x(item.baseline), y), "stem")
+        canvas.line((x(item.qwen or 0), y), (x(item.baseline or 0), y), "stem")
         for score, css, model in (
             (item.qwen, "self", "Qwen3.5"),
             (item.baseline, "base", item.baseline_model),

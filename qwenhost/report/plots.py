@@ -28,7 +28,7 @@ def cost_curve(comparison: Comparison, width: int) -> str:
     """Both bills against volume, both axes logarithmic, the break-even with its band marked."""
     narrow = width < NARROW
     height = 330 if narrow else 400
-    left, right, top, bottom = 52, 74 if narrow else 150, 30, height - 48
+    left, right, top, bottom = 50, 84 if narrow else 150, 30, height - 48
     points = comparison.curve
     lines = curve_lines(comparison)
     bills = [p.self_host_low for p in points] + [p.self_host_high for p in points]
@@ -111,7 +111,11 @@ def bar_rows(comparison: Comparison) -> list[tuple[str, str, list[tuple[str, flo
     others = [line for line in comparison.api if line.kind != "hosted_qwen"]
     rows = [("Self-hosted", "self", own)]
     rows += [
-        (line.name, css_of(line), [(label, getattr(line.breakdown, key), key) for key, label in BUCKETS])
+        (
+            brief_name(line),
+            css_of(line),
+            [(label, getattr(line.breakdown, key), key) for key, label in BUCKETS],
+        )
         for line in [*others, *hosted[:3]]
     ]
     return rows
@@ -171,8 +175,17 @@ def css_of(line: ApiLine) -> str:
 
 def short_name(line: ApiLine) -> str:
     """``Sonnet 4.6``, ``OpenRouter``: what fits beside a line."""
-    name = line.name.rpartition(" on ")[2]
-    return name.removeprefix("Claude ")
+    return cut(line.name.rpartition(" on ")[2].removeprefix("Claude "), 12)
+
+
+def brief_name(line: ApiLine) -> str:
+    """``Qwen on Novita``: the long model name cut, and what stands in brackets."""
+    return cut(line.name.replace("Qwen3.5-122B-A10B on ", "Qwen on ").partition(" (")[0], 24)
+
+
+def cut(name: str, length: int) -> str:
+    """At most this many characters, the last an ellipsis where some are lost."""
+    return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _stairs(comparison: Comparison, x: Scale, y: Scale) -> list[tuple[float, float]]:
@@ -214,9 +227,9 @@ def _end_labels(
     canvas: Canvas, comparison: Comparison, lines: Sequence[ApiLine], x: Scale, y: Scale, *, narrow: bool
 ) -> None:
     last = comparison.curve[-1]
-    labels = [("Self-hosted", "self", y.clamp(last.self_host))]
+    labels = [("Self-host", "self", y.clamp(last.self_host))]
     labels += [
-        (short_name(line) if narrow else line.name.replace("Qwen3.5-122B-A10B on ", "Qwen on "), css_of(line),
+        (short_name(line) if narrow else brief_name(line), css_of(line),
          y.clamp(last.api[line.id]))
         for line in lines
     ]  # fmt: skip
@@ -261,7 +274,7 @@ def _tornado_row(
 ) -> None:  # fmt: skip
     label_width, centre = frame
     low, high = _ends(row, by_volume=by_volume)
-    values = f"{words.quantity(row.low, row.unit)} to {words.quantity(row.high, row.unit)}"
+    values = words.span(row.low, row.high, row.unit)
     if narrow:
         canvas.text((0, y - 8), f"{row.name}, {values}", "name")
     else:

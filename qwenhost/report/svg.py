@@ -135,6 +135,8 @@ def _ticks(low: float, high: float, wanted: int) -> list[float]:
 
 
 def _log_ticks(low: float, high: float, wanted: int) -> list[float]:
+    if high / low < 8:
+        return _ticks(low, high, wanted)  # too short for 1-2-5
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         found = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]

@@ -179,7 +179,7 @@ def _hardware(comparison: Comparison, sources: Sources) -> TableView:
     rows = [
         [
             Cell(option.label),
-            Cell(option.tier.replace("_", " ")),
+            Cell(option.tier.replace("_1y", ", 1 year").replace("_", " ")),
             Cell(words.usd(option.usd_per_gpu_hour), option.basis, sources.ref(option.source, option.as_of)),
             Cell(words.usd(option.usd_per_month)),
             Cell(
@@ -237,8 +237,8 @@ def _scores(comparison: Comparison, sources: Sources) -> TableView:
         "Benchmark",
         "Qwen3.5-122B",
         name,
-        "USD a success, self-hosted",
-        f"USD a success, {name}",
+        "USD per success, self-hosted",
+        f"USD per success, {name}",
         "Remark",
     )
     return TableView("Published scores, and what a success costs at this workload's size", head, rows, (5,))
@@ -266,7 +266,7 @@ def _assumptions(comparison: Comparison, sources: Sources) -> TableView:
         value = words.DASH if line.value is None else words.quantity(line.value, line.unit)
         span = words.DASH
         if line.low is not None and line.high is not None and line.low != line.high:
-            span = f"{words.quantity(line.low, line.unit)} to {words.quantity(line.high, line.unit)}"
+            span = words.span(line.low, line.high, line.unit)
         rows.append([Cell(line.statement, ref=sources.ref(line.source, line.as_of)), Cell(value), Cell(span)])
     return TableView("Assumptions", ("What is assumed", "Used", "Range"), rows)
 
@@ -274,6 +274,6 @@ def _assumptions(comparison: Comparison, sources: Sources) -> TableView:
 def _figure(figure: Figure, unit: str, sources: Sources) -> Cell:
     span = ""
     if figure.low != figure.high:
-        span = f" ({words.quantity(figure.low, unit)} to {words.quantity(figure.high, unit)})"
+        span = f" ({words.span(figure.low, figure.high, unit)})"
     text = words.quantity(figure.value, unit) + span
     return Cell(text, figure.basis, sources.ref(figure.source, figure.as_of))

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qwenhost.report import words
+from qwenhost.report.plots import brief_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from qwenhost.cost.figures import Figure
 
 SHOWN_LEVERS = 6
+SHOWN_HOSTS = 3
+NARROW = 90
 
 
-def terminal(comparison: Comparison) -> list[RenderableType]:
-    """What to print, top to bottom: verdict, both bills, what it rests on."""
-    parts: list[RenderableType] = [_verdict(comparison), _bills(comparison), _self_host(comparison)]
+def terminal(comparison: Comparison, *, width: int = 100) -> list[RenderableType]:
+    """What to print, top to bottom: verdict, both bills, what it rests on; fewer columns when narrow."""
+    bills = _bills(comparison, narrow=width < NARROW)
+    parts: list[RenderableType] = [_verdict(comparison), bills, _self_host(comparison)]
     if comparison.sensitivity:
         parts.append(_levers(comparison))
     parts.append(_assumptions(comparison))
@@ -72,14 +76,13 @@ def figure_words(figure: Figure, unit: str = "") -> str:
     value = words.quantity(figure.value, unit)
     if figure.low == figure.high:
         return f"{value} ({figure.basis})"
-    return (
-        f"{value} ({words.quantity(figure.low, unit)} to {words.quantity(figure.high, unit)}, {figure.basis})"
-    )
+    return f"{value} ({words.span(figure.low, figure.high, unit)}, {figure.basis})"
 
 
 def _verdict(comparison: Comparison) -> Panel:
     verdict = comparison.verdict
     body = Text()
+    body.append(verdict.headline + "\n\n", style="bold")
     if comparison.simulated:
         body.append("SIMULATED: no hardware was measured.\n\n", style="bold yellow")
     elif comparison.predicted:
@@ -89,45 +92,40 @@ def _verdict(comparison: Comparison) -> Panel:
     for caution in verdict.cautions:
         body.append(f"\n! {caution}")
     style = "green" if verdict.choice == "self_host" else "blue"
-    return Panel(body, title=Text(verdict.headline, style="bold"), title_align="left", border_style=style)
+    return Panel(body, border_style=style)
 
 
-def _bills(comparison: Comparison) -> Table:
+def _bills(comparison: Comparison, *, narrow: bool) -> Table:
     volume = f"{words.count(comparison.requests_per_day)} requests a day of {comparison.workload.id}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(volume), title_justify="left")
     table.add_column("offer", overflow="fold")
-    for name in ("USD/month", "USD/request", "USD/Mtok in", "USD/Mtok out", "self-host pays from"):
-        table.add_column(name, justify="right")
+    columns = ["USD/month", "USD/request", "USD/Mtok in", "USD/Mtok out", "self-host pays from"]
+    shown = [0, 1, 4] if narrow else [0, 1, 2, 3, 4]
+    for i in shown:
+        table.add_column(columns[i], justify="right")
     side = comparison.self_host
-    table.add_row(
-        f"[bold]{escape(side.name)}[/]",
-        *(
-            f"[bold]{words.usd(value)}[/]"
-            for value in (
-                side.usd_per_month,
-                side.usd_per_request,
-                side.usd_per_mtok_input,
-                side.usd_per_mtok_output,
-            )
-        ),
-        "",
-    )
+    own = (side.usd_per_month, side.usd_per_request, side.usd_per_mtok_input, side.usd_per_mtok_output)
+    cells = [*(f"[bold]{words.usd(value)}[/]" for value in own), ""]
+    table.add_row(f"[bold]{escape(side.name)}[/]", *(cells[i] for i in shown))
+    hosted = [line for line in comparison.api if line.kind == "hosted_qwen" and not line.is_baseline]
     for line in comparison.api:
-        table.add_row(*_api_cells(line))
+        if line not in hosted[SHOWN_HOSTS:]:
+            cells = _api_cells(line)
+            table.add_row(_api_name(line), *(cells[i] for i in shown))
+    if len(hosted) > SHOWN_HOSTS:
+        table.add_row(f"[dim]{len(hosted) - SHOWN_HOSTS} more hosts in --json and --html[/]")
     return table
 
 
-def _api_cells(line: ApiLine) -> tuple[str, ...]:
+def _api_name(line: ApiLine) -> str:
     cached = "" if line.cache_policy == "none" else f", {line.cache_policy} cache"
+    return escape(brief_name(line) + cached)
+
+
+def _api_cells(line: ApiLine) -> list[str]:
     pays_from = line.break_even_requests_per_day
-    return (
-        escape(line.name + cached),
-        words.usd(line.usd_per_month),
-        words.usd(line.usd_per_request),
-        words.usd(line.usd_per_mtok_input),
-        words.usd(line.usd_per_mtok_output),
-        "never" if pays_from is None else f"{words.count(pays_from)}/day",
-    )
+    figures = (line.usd_per_month, line.usd_per_request, line.usd_per_mtok_input, line.usd_per_mtok_output)
+    return [*map(words.usd, figures), "never" if pays_from is None else f"{words.count(pays_from)}/day"]
 
 
 def _self_host(comparison: Comparison) -> Table:
@@ -162,7 +160,7 @@ def _levers(comparison: Comparison) -> Table:
     for name in ("range", "break-even at low", "at high", "basis"):
         table.add_column(name, justify="right")
     for row in comparison.sensitivity[:SHOWN_LEVERS]:
-        span = f"{words.quantity(row.low, row.unit)} to {words.quantity(row.high, row.unit)}"
+        span = words.span(row.low, row.high, row.unit)
         ends = (row.break_even_at_low, row.break_even_at_high)
         table.add_row(
             row.name, span, *("none" if end is None else words.count(end) for end in ends), row.basis

@@ -13,8 +13,12 @@ _SHORT: Final = ((1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 
 def usd(value: float | None) -> str:
-    """Dollars, or a dash for None."""
-    return DASH if value is None else format_usd(value)
+    """Dollars, or a dash for None; never in powers of ten."""
+    if value is None:
+        return DASH
+    if value and abs(value) < 0.01:
+        return f"${value:.{2 - math.floor(math.log10(abs(value)))}f}"
+    return format_usd(value)
 
 
 def count(value: float | None, digits: int = 3) -> str:
@@ -67,4 +71,13 @@ def quantity(value: float, unit: str) -> str:
         return percent(value)
     if unit == "ratio":
         return f"{value:.3g}{TIMES}"
-    return f"{count(value)} {unit}".strip()
+    number = f"{value:,.0f}" if value == round(value) else count(value)
+    return f"{number} {unit}".strip()
+
+
+def span(low: float, high: float, unit: str) -> str:
+    """A range with its unit said once where it follows the number: ``21.2 to 38.1 requests/s``."""
+    if unit.startswith("USD"):
+        return f"{usd(low)} to {usd(high)}{unit.removeprefix('USD')}"
+    first, last = quantity(low, unit), quantity(high, unit)
+    return f"{first.removesuffix(unit).strip() or first} to {last}"
