@@ -87,11 +87,10 @@ def _cuts_group(checkpoint: Checkpoint, what: str, size: int) -> Refusal:
 def runs_flashinfer_gdn(spec: GpuSpec, backend: str | None, cuda_version: str | None) -> bool:
     """Whether GDN prefill runs on FlashInfer: on SM90, and on Blackwell with a CUDA 13 runtime.
 
+    Elsewhere vLLM runs Triton, even where FlashInfer is asked for (``_resolve_gdn_prefill_backend``).
     A described node is taken to have the CUDA 13 that vLLM 0.33's wheel is built for.
     """
-    if backend is not None:
-        return backend == "flashinfer"
-    if spec.vendor != "nvidia":
+    if spec.vendor != "nvidia" or backend not in (None, "auto", "flashinfer"):
         return False
     if 9.0 <= spec.compute_capability < 10.0:
         return True
