@@ -3,11 +3,12 @@
 from qwenhost.cost.api_cost import Breakdown, TraceCost, api_cost, trace_cost
 from qwenhost.cost.api_lines import ApiTerms, price_request
 from qwenhost.cost.break_even import BreakEven, Scenario, break_even
+from qwenhost.cost.capacity import capacity
 from qwenhost.cost.compare import compare
 from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
 from qwenhost.cost.frame import CompareOptions
 from qwenhost.cost.quote import Quote, quote_usage, quote_workload
-from qwenhost.cost.self_host_cost import SelfHost, capacity, owned_usd_per_gpu_hour
+from qwenhost.cost.self_host_cost import SelfHost, owned_usd_per_gpu_hour
 from qwenhost.cost.trace import load_usage
 from qwenhost.cost.usage import Usage, workload_usage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -106,7 +107,10 @@ def api_line(
     """One column of the comparison."""
     request = price_request(price, workload, terms)
     usage, bill = request.usage, request.breakdown
-    tier, tier_remark = _rate_limit(price, usage, requests_per_day / mean_over_peak / (24 * 60))
+    usd_per_month = bill.total * requests_per_day * DAYS_PER_MONTH
+    tier, tier_remark = _rate_limit(
+        price, usage, requests_per_day / mean_over_peak / (24 * 60), usd_per_month=usd_per_month
+    )
     period = period_on(price, terms.as_of)
     return ApiLine(
         id=price.id,
@@ -119,7 +123,7 @@ def api_line(
         usd_per_request=bill.total,
         usd_per_mtok_input=bill.input / usage.prompt_tokens * TOKENS_PER_MTOK,
         usd_per_mtok_output=bill.output / usage.output_tokens * TOKENS_PER_MTOK,
-        usd_per_month=bill.total * requests_per_day * DAYS_PER_MONTH,
+        usd_per_month=usd_per_month,
         breakdown=bill,
         rate_limit_tier=tier,
         break_even_requests_per_day=break_even_requests_per_day,
@@ -188,8 +192,10 @@ def _no_cache_reason(price: ApiPrice, workload: Workload, policy: CachePolicy) -
     return f"the prompt is below the minimum cacheable prefix of {price.cache.min_prefix_tokens:,} tokens"
 
 
-def _rate_limit(price: ApiPrice, usage: Usage, peak_per_minute: float) -> tuple[str | None, tuple[str, ...]]:
-    """The lowest tier that carries the peak; cache reads do not count towards the input limit."""
+def _rate_limit(
+    price: ApiPrice, usage: Usage, peak_per_minute: float, *, usd_per_month: float
+) -> tuple[str | None, tuple[str, ...]]:
+    """The lowest tier that carries the peak and the bill; cache reads do not count towards its input."""
     if not price.rate_limits:
         return None, ()
     fresh_input = usage.uncached_input_tokens + usage.cache_write_tokens
@@ -198,7 +204,8 @@ def _rate_limit(price: ApiPrice, usage: Usage, peak_per_minute: float) -> tuple[
             peak_per_minute <= limit.requests_per_minute
             and peak_per_minute * fresh_input <= limit.input_tokens_per_minute
             and peak_per_minute * usage.output_tokens <= limit.output_tokens_per_minute
+            and usd_per_month <= (limit.spend_cap_usd_per_month or math.inf)
         ):
-            return limit.tier, ()
-    need = f"the peak of {peak_per_minute:,.0f} requests a minute is above the highest published tier"
-    return None, (f"{need}: ask for custom limits",)
+            return limit.tier, (f"the peak and the bill fit the published tier {limit.tier!r}",)
+    need = f"the peak of {peak_per_minute:,.0f} requests a minute, or the bill,"
+    return None, (f"{need} is above the highest published tier: ask for custom limits",)

@@ -9,8 +9,9 @@ from qwenhost.cost import levers
 from qwenhost.cost.api_lines import ApiTerms, PricedRequest, hit_range_usd, price_request
 from qwenhost.cost.assumptions import assumption
 from qwenhost.cost.break_even import DRAWS, SEED, Scenario
+from qwenhost.cost.capacity import Capacity, capacity
 from qwenhost.cost.figures import Figure
-from qwenhost.cost.self_host_cost import Capacity, capacity, gpu_rent, storage_usd_per_node_month
+from qwenhost.cost.self_host_cost import gpu_rent, storage_usd_per_node_month
 from qwenhost.facts import ApiPrice, Value, Workload
 from qwenhost.plan import GpuPriceRef, Plan
 

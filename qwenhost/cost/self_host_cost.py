@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qwenhost.cost.assumptions import assumption
-from qwenhost.cost.figures import Figure, FigureBasis
+from qwenhost.cost.capacity import MODEL
+from qwenhost.cost.figures import Figure
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
 from qwenhost.units import DAYS_PER_MONTH, GB, SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 if TYPE_CHECKING:
     from qwenhost.cost.break_even import Scenario
-    from qwenhost.facts import Catalog, OwnedGpu, Slo, Workload
-    from qwenhost.measurements import Measurements
+    from qwenhost.cost.capacity import Capacity
+    from qwenhost.facts import Catalog, OwnedGpu, Workload
     from qwenhost.plan import GpuPriceRef, Plan
 
 HOURS_PER_YEAR = 8_760.0
-# A measured mean further than this from the workload's is another workload.
-SAME_SIZE_TOLERANCE = 0.05
 
 
 class MonthlyCost(Value, frozen=True, kw_only=True):
@@ -65,41 +64,8 @@ class SelfHost(Value, frozen=True, kw_only=True):
     slo: str
     meets_slo: bool | None
     remarks: tuple[str, ...] = ()
-
-
-class Capacity(Value, frozen=True, kw_only=True):
-    """What one planned node carries within its service level."""
-
-    requests_per_s: Figure
-    meets_slo: bool | None
-    slo: str
-    remarks: tuple[str, ...] = ()
-
-
-def capacity(
-    catalog: Catalog, workload: Workload, plan: Plan | None, measurements: Measurements | None
-) -> Capacity:
-    """Requests per second of one node: measured goodput where there is some, else the plan's estimate.
-
-    Raises:
-        BadInputError: a void measurement, one without completed requests, or neither source.
-    """
-    if measurements is not None:
-        return _measured_capacity(catalog, workload, plan, measurements)
-    if plan is None:
-        raise BadInputError(
-            "no capacity: neither a plan nor measurements", remedy="Give --plan, --gpus or --measurements."
-        )
-    estimate = plan.chosen.estimate.requests_per_s
-    return Capacity(
-        requests_per_s=Figure(
-            value=estimate.value, low=estimate.low, high=estimate.high, basis=estimate.basis,
-            source=estimate.source or "the plan's speed model",
-        ),
-        meets_slo=plan.chosen.estimate.meets_slo,
-        slo=describe_slo(plan.inputs.slo),
-        remarks=("capacity is predicted, not measured: run qwenhost probe and pass --measurements",),
-    )  # fmt: skip
+    warnings: tuple[str, ...] = ()
+    """Why the measured speed may not be that of the hardware priced."""
 
 
 def gpu_rent(catalog: Catalog, plan: Plan, given: GpuPriceRef | None = None) -> Figure:
@@ -191,7 +157,7 @@ def self_host_cost(
     output_mtok = workload.output_tokens.mean / TOKENS_PER_MTOK
     daily_capacity = nodes * scenario.requests_per_s_per_node * 24 * SECONDS_PER_HOUR
     return SelfHost(
-        name="Qwen3.5-122B-A10B, self-hosted",
+        name=f"{MODEL}, self-hosted",
         hardware=hardware,
         gpus_per_node=gpus_per_node,
         nodes=nodes,
@@ -215,6 +181,7 @@ def self_host_cost(
         slo=held.slo,
         meets_slo=held.meets_slo,
         remarks=held.remarks,
+        warnings=held.warnings,
     )
 
 
@@ -222,71 +189,3 @@ def storage_usd_per_node_month(catalog: Catalog, plan: Plan) -> float:
     """The checkpoint on every node's disk."""
     gigabytes = plan.chosen.checkpoint.disk_bytes / GB
     return gigabytes * assumption(catalog, "storage_usd_per_gb_month").value
-
-
-def describe_slo(slo: Slo) -> str:
-    """``p90: TTFT 1000 ms, TPOT 50 ms``, or ``none``."""
-    named = (("TTFT", slo.ttft_ms), ("TPOT", slo.tpot_ms), ("end to end", slo.e2e_ms))
-    limits = [f"{name} {limit:g} ms" for name, limit in named if limit is not None]
-    return f"p{slo.percentile:g}: {', '.join(limits)}" if limits else "none"
-
-
-def _measured_capacity(
-    catalog: Catalog, workload: Workload, plan: Plan | None, run: Measurements
-) -> Capacity:
-    if run.void:
-        raise BadInputError(
-            f"the measurements are void: {run.void_reason}", remedy="Measure again with: qwenhost probe URL"
-        )
-    rate = run.goodput.requests_per_s if run.goodput else run.request_per_s
-    if rate <= 0:
-        raise BadInputError(
-            "the measurements hold no request that kept the service level",
-            remedy="Measure at a lower load, or relax --slo-ttft-ms and --slo-tpot-ms.",
-        )
-    remarks = [] if run.goodput else ["measured without a service level: the rate is plain throughput"]
-    offered = (
-        f"{run.load.concurrency} in flight" if run.load.kind == "closed" else f"{run.load.rate:g} requests/s"
-    )
-    remarks.append(f"capacity is the rate measured at one load ({offered}); a sweep may find more")
-    fit = _size_factor(workload, run)
-    basis: FigureBasis = "simulated" if run.server.simulated else "measured"
-    if fit is not None:
-        remarks.append(
-            f"measured at {run.workload.mean_input_tokens:,.0f} tokens in and "
-            f"{run.workload.mean_output_tokens:,.0f} out, "
-            f"the workload is {workload.input_tokens.mean:,.0f} and {workload.output_tokens.mean:,.0f}: "
-            f"the rate is multiplied by {fit:.3g}, the harsher of the two ratios"
-        )
-        basis = basis if basis == "simulated" else "modelled"
-    low, high = _measured_band(catalog, plan, run)
-    value = rate * (fit or 1.0)
-    return Capacity(
-        requests_per_s=Figure(
-            value=value, low=value * low, high=value * high, basis=basis,
-            source=f"{'simulated run' if run.server.simulated else 'measured run'} of {run.server.model}",
-            as_of=run.started_at.date().isoformat(),
-        ),
-        meets_slo=None if run.goodput is None else run.goodput.fraction >= run.goodput.slo.percentile / 100,
-        slo=describe_slo(run.goodput.slo) if run.goodput else "none",
-        remarks=tuple(remarks),
-    )  # fmt: skip
-
-
-def _size_factor(workload: Workload, run: Measurements) -> float | None:
-    """How the measured rate shrinks (or grows) on this workload's sizes; None = same sizes."""
-    ratios = (
-        run.workload.mean_input_tokens / workload.input_tokens.mean,
-        run.workload.mean_output_tokens / workload.output_tokens.mean,
-    )
-    return None if all(abs(r - 1) <= SAME_SIZE_TOLERANCE for r in ratios) else min(ratios)
-
-
-def _measured_band(catalog: Catalog, plan: Plan | None, run: Measurements) -> tuple[float, float]:
-    """Relative band: a simulated run is no surer than the speed model it simulates."""
-    if run.server.simulated and plan is not None:
-        estimate = plan.chosen.estimate.requests_per_s
-        if estimate.value > 0:
-            return estimate.low / estimate.value, estimate.high / estimate.value
-    spread = assumption(catalog, "measured_capacity_band").value
-    return 1 - spread, 1 + spread

@@ -130,6 +130,7 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
         found.append("The node's speed was simulated, not measured on hardware.")
     elif basis != "measured":
         found.append("The node's speed is predicted, not measured.")
+    found.extend(side.warnings)
     if side.meets_slo is False:
         found.append(f"The service level ({side.slo}) is not met at this speed.")
     if cheapest is not None and cheapest.usd_per_month < min(side.usd_per_month, baseline.usd_per_month):

@@ -50,6 +50,8 @@ def _banner(comparison: Comparison) -> tuple[str, str] | None:
         )
     if comparison.predicted:
         return "Predicted", "Speeds come from the speed model. No hardware was measured."
+    if comparison.self_host.warnings:
+        return "Measured elsewhere", " ".join(comparison.self_host.warnings)
     return None
 
 

@@ -173,6 +173,16 @@ def test_a_run_of_other_sizes_is_scaled_by_the_harsher_ratio_and_said_so() -> No
     assert any("harsher" in remark for remark in found.remarks)
 
 
+def test_a_run_of_another_model_or_machine_is_no_measurement() -> None:
+    """A tiny model on a CPU, or other GPUs: assumed, with a caution that names both."""
+    tiny = run()
+    tiny = msgspec.structs.replace(tiny, server=msgspec.structs.replace(tiny.server, model="tiny-qwen"))
+    for measured, said in ((tiny, "tiny-qwen"), (run(gpus="1x NVIDIA B200"), "1x NVIDIA B200")):
+        found = result(measured=measured)
+        assert found.self_host.requests_per_s_per_node.basis == "assumed"
+        assert any(said in caution for caution in found.verdict.cautions)
+
+
 def test_void_or_empty_measurements_are_refused() -> None:
     """A run that may not be used prices nothing."""
     with pytest.raises(BadInputError, match="void: the client was late"):
