@@ -69,7 +69,11 @@ def command(
     launch, home, lock = prepare(ctx, plan_path, options)
     if detach:
         pid = service.serve_detached(launch, home, lock=lock)
-        state = service.wait_until_ready(home, pid, on_progress=lambda state: say(state.progress))
+        try:
+            state = service.wait_until_ready(home, pid, on_progress=lambda state: say(state.progress))
+        except KeyboardInterrupt:
+            say(f"It goes on starting in the background; end it with: qwenhost stop {home.name}")
+            raise
         _announce(state, as_json=as_json)
         return 0
     shown = view(as_json=as_json, on_ready=lambda: _how_to_call(home.read_state()))

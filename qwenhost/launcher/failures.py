@@ -376,6 +376,11 @@ class FailureScanner:
                     self._phase = phase or self._phase
                 return
 
+    @property
+    def found(self) -> bool:
+        """Whether some line explained anything."""
+        return self._best is not None
+
     def failure(self, exit_code: int | None) -> Failure:
         """The best explanation, else what the exit code says (negative: killed by that signal)."""
         if self._best is None:
@@ -416,6 +421,15 @@ def hung(seconds: float) -> Failure:
 def unhealthy(detail: str) -> Failure:
     """The engine's process lives but /health does not say so."""
     return Failure(kind="unhealthy", cause=detail, remedy=_RESTART, transient=True)
+
+
+def not_serving(detail: str) -> Failure:
+    """The API is up but the first completion failed; another start would fail alike."""
+    return Failure(
+        kind="not_serving",
+        cause=f"the first completion failed: {detail}",
+        remedy="See what the engine logged about that request.",
+    )
 
 
 def not_ready(seconds: float, progress: StartProgress) -> Failure:

@@ -185,7 +185,7 @@ class Supervisor:
             case BecameReady():
                 self._on_ready(event.model)
             case NotServing():
-                self._end_engine(failures.unhealthy(event.detail))
+                self._end_engine(failures.not_serving(event.detail))
             case Pulse():
                 self._on_pulse(event)
             case _StopRequest():
@@ -333,7 +333,7 @@ class Supervisor:
         if self._stopping:
             self._finish("stopped", self._state.failure)
             return
-        failure = self._verdict or self._scanner.failure(self._exit_code)
+        failure = self._explanation()
         self._emit("failure", failure.message, failure=failure.kind, remedy=failure.remedy)
         if (fallback := self._fallback_for(failure)) is not None:
             self._apply(fallback, failure)
@@ -345,6 +345,12 @@ class Supervisor:
         self._update(status="backoff", engine_pid=None, failure=failure, restarts=self._state.restarts + 1)
         self._emit("restart", f"starting again in {delay_s:.1f} s", delay_s=delay_s)
         self._deadlines.set("restart", delay_s)
+
+    def _explanation(self) -> Failure:
+        """What was decided about the engine, unless its log knows why the first completion failed."""
+        if self._verdict is None or (self._verdict.kind == "not_serving" and self._scanner.found):
+            return self._scanner.failure(self._exit_code)
+        return self._verdict
 
     def _restart_delay_s(self, failure: Failure) -> float | None:
         """None where another start would fail alike, or where there were enough."""
@@ -395,7 +401,7 @@ class Supervisor:
                 if generation == self._generation and isinstance(event, Gone):
                     self._close_engine()
         if self._state.status in ACTIVE:
-            self._finish("failed", self._verdict or self._scanner.failure(self._exit_code))
+            self._finish("failed", self._explanation())
         self._log.close()
         self._home.key_file.unlink(missing_ok=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,7 @@ TEXTS = (
     "Supported tasks: ",
     "Starting vLLM server on ",
 )
+_BETWEEN = re.compile(r'(?:"\s*\n\s*[fr]?")|(?:\'\s*\n\s*[fr]?\')')
 
 
 def engine_sources(vllm_bin: str) -> Path:
@@ -78,35 +79,20 @@ def engine_sources(vllm_bin: str) -> Path:
     return next(Path(vllm_bin).parents[1].glob("lib/python3.*/site-packages/vllm"))
 
 
-def strings_of(root: Path, wanted: tuple[str, ...]) -> list[str]:
-    """String constants of the files in which a piece of ``wanted`` stands, adjacent ones joined."""
-    rare = [sorted(text.split(), key=len)[-3:] for text in wanted]  # parsing every file takes a minute
-    found: list[str] = []
-    for path in root.rglob("*.py"):
-        source = path.read_text(errors="replace")
-        if not any(all(word in source for word in words) for words in rare):
-            continue
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-            elif isinstance(node, ast.JoinedStr):
-                found.append("".join(_piece(part) for part in node.values))
-    return found
-
-
-def _piece(part: ast.expr) -> str:
-    return part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "{}"
+def joined_sources(root: Path) -> str:
+    """All sources, adjacent string literals joined as Python joins them."""
+    return "\0".join(_BETWEEN.sub("", path.read_text(errors="replace")) for path in root.rglob("*.py"))
 
 
 @pytest.fixture(scope="module", params=[engine_env.VLLM_VERSION, vllm_sources.VLLM_VERSION])
 def everything_said(request: pytest.FixtureRequest, vllm_bin: str) -> str:
-    """All strings of one version in one."""
+    """The sources of one version in one string."""
     if request.param == engine_env.VLLM_VERSION:
         root = engine_sources(vllm_bin)
     else:
         root = vllm_sources.build() / "vllm"
     assert root.is_dir()
-    return "\0".join(strings_of(root, TEXTS))
+    return joined_sources(root)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -6,6 +6,7 @@ Takes vLLM's argv; what it does is told by the environment variable STAND_IN, a 
 - ``exit_unless_flag``: print ``log`` and exit only while the flag is missing from argv.
 - ``ignore_sigterm``: true; ``children``: number of workers it starts.
 - ``after_s`` + ``then``: ``exit0``, ``503`` or ``stall``, so many seconds after the start.
+- ``chat``: status of every chat completion; ``says``: what is logged then.
 - ``once``: a file; the fault happens only if it does not exist yet.
 """
 
@@ -42,6 +43,11 @@ class Api(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
+        if "chat" in FAULTS:
+            sys.stdout.write(FAULTS.get("says", ""))
+            sys.stdout.flush()
+            self.answer(FAULTS["chat"], {"error": "no chat template"})
+            return
         self.answer(200, {"choices": [{"message": {"content": "Hi"}}]})
 
     def answer(self, status: int, body: object) -> None:

@@ -179,6 +179,31 @@ def test_a_start_that_never_becomes_ready_fails_in_time(supervise: Make, stand_i
     assert "loading weights" in state.failure.cause
 
 
+def test_a_first_completion_that_fails_is_not_ready(supervise: Make, stand_in: Command) -> None:
+    """/health says 200; the model cannot chat. Another start would not help."""
+    supervisor, story = supervise(stand_in(chat=400))
+    state = supervisor.run()
+    assert story.kinds == ["start", "unhealthy", "failure", "failed"]
+    assert state.failure is not None
+    assert "/v1/chat/completions answered 400" in state.failure.cause
+
+
+def test_the_log_explains_a_failed_first_completion(supervise: Make, stand_in: Command) -> None:
+    """MTP with prefix caching on CPU dies at the first request; the exception says more than the 500."""
+    said = "(Worker pid=9) ERROR 11-23 10:00:00 [m.py:1] TypeError: 'function' object is not subscriptable\n"
+    supervisor, _ = supervise(stand_in(chat=500, says=said))
+    state = supervisor.run()
+    assert state.failure is not None
+    assert state.failure.cause == "TypeError: 'function' object is not subscriptable"
+
+
+def test_a_first_start_is_tried_three_times_at_most(supervise: Make, stand_in: Command) -> None:
+    """Where the failure may pass, as when another process still holds the GPU."""
+    supervisor, story = supervise(stand_in(exit=0))
+    assert supervisor.run().status == "failed"
+    assert story.kinds.count("start") == 3
+
+
 def test_a_program_that_cannot_run_is_a_clear_failure(supervise: Make, stand_in: Command) -> None:
     """No traceback for a path that is no program."""
     command = msgspec.structs.replace(stand_in(), argv=("/nonexistent/vllm", "serve"))
