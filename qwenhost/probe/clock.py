@@ -13,6 +13,7 @@ import math
 import select
 import selectors
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,7 @@ now = time.monotonic
 _SHORT_TURN_S = 0.0002  # Shorter turns cannot make a stamp noticeably late; they are only summed.
 _BINS_PER_OCTAVE = 4
 _MAX_SELECT_FD = 1024  # FD_SETSIZE
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")
 _BATCH_ABOVE_PER_S = 2000
 _BATCH_S = 0.0005
 
@@ -38,6 +40,7 @@ class TurnStats:
         self.turns = 0
         self.busy_s = 0.0
         self.longest_s = 0.0
+        self._cpu_wait_started = _cpu_wait_s()
         self._bins: dict[int, list[float]] = {}
 
     def add(self, busy_s: float, slept_s: float) -> None:
@@ -75,6 +78,7 @@ class TurnStats:
             p99_ms=exceeded_by(0.01) * 1000,
             max_ms=self.longest_s * 1000,
             busy_share=min(1.0, self.busy_s / duration),
+            cpu_wait_share=(_cpu_wait_s() - self._cpu_wait_started) / duration,
         )
 
 
@@ -86,6 +90,8 @@ class LoopLag(msgspec.Struct, frozen=True, kw_only=True):
     max_ms: float
     busy_share: float
     """Wall time not spent waiting for something to do."""
+    cpu_wait_share: float = 0.0
+    """Time in which this thread could have run, but other processes had the cores; 0 where unknown."""
 
     def as_mapping(self) -> Mapping[str, float]:
         """Under the names used in ``Measurements.client``."""
@@ -94,7 +100,16 @@ class LoopLag(msgspec.Struct, frozen=True, kw_only=True):
             "loop_lag_p99_ms": self.p99_ms,
             "loop_lag_max_ms": self.max_ms,
             "loop_busy_share": self.busy_share,
+            "cpu_wait_share": self.cpu_wait_share,
         }
+
+
+def _cpu_wait_s() -> float:
+    """Seconds this thread has waited for a core so far (``run_delay`` of the kernel's schedstat)."""
+    try:
+        return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class StampingSelector(selectors.DefaultSelector):  # type: ignore[misc,unused-ignore]
@@ -112,12 +127,19 @@ class StampingSelector(selectors.DefaultSelector):  # type: ignore[misc,unused-i
     def __init__(self) -> None:
         super().__init__()
         self.stamp = now()
+        """When what is being handled was found to have arrived."""
         self.turns = TurnStats()
+        self._turn_began = self.stamp
         self._precise = self.fileno() < _MAX_SELECT_FD
         self._batching = False
         self.arrivals = 0
         """Events since the last decision; readers of nested descriptors add theirs."""
         self._counting_since = self.stamp
+
+    def begin(self) -> None:
+        """Forget the turns so far, this one included."""
+        self.turns = TurnStats()
+        self._turn_began = self.turns.started
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait like the base class; afterwards ``stamp`` is the time of return."""
@@ -134,8 +156,8 @@ class StampingSelector(selectors.DefaultSelector):  # type: ignore[misc,unused-i
             if not ready:
                 select.select([self.fileno()], [], [], timeout)
                 ready = super().select(0)
-        self.turns.add(entered - self.stamp, slept)
-        self.stamp = now()
+        self.turns.add(entered - self._turn_began, slept)
+        self.stamp = self._turn_began = now()
         self._count(len(ready))
         return ready
 

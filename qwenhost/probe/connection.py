@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from qwenhost.probe.exchange import Exchange
 
 
+_STAMP_TOGETHER_S = 0.0005
+"""What one poll reported is stamped with the poll's time while no older than this.
+
+Later reads are stamped on their own: a read returns all that is there, and after a pause of the machine
+that is more than the poll saw. So no stamp is early by more than this.
+"""
+
+
 class Owner(Protocol):
     """Who hands out connections and hears of what becomes of them."""
 
@@ -166,7 +174,9 @@ class Reader:
     def _read_ready(self) -> None:
         buffer, connections = self._buffer, self._connections
         ready = self._epoll.poll(0, len(connections) + 1)
-        self._selector.arrivals += len(ready)
+        selector = self._selector
+        selector.arrivals += len(ready)
+        found = now()
         for descriptor, _ in ready:
             entry = connections.get(descriptor)
             if entry is None:  # Dropped earlier in this very turn.
@@ -174,6 +184,8 @@ class Reader:
             receive, connection = entry
             try:
                 received = receive(buffer)
+                read = now()
+                selector.stamp = found if read - found < _STAMP_TOGETHER_S else read
             except (BlockingIOError, InterruptedError):
                 continue
             except OSError as error:

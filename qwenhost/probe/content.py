@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
 _POOL_WORDS = 120_000
 _ASSUMED_TOKENS_PER_WORD = 1.15  # A word or its full stop; of Qwen's and GPT's tokenizers, on this text.
-_MAX_FACTOR = 8.0
+_MAX_FACTOR = 20.0
 """No drawn length exceeds the mean by more than this factor."""
+
+_ROOM = 0.95
+"""Of a context that a drawn prompt may fill; its token count is fitted, not exact."""
 
 Distribution = Literal["fixed", "preset"]
 
@@ -107,6 +110,7 @@ class SyntheticPrompts:
         output_tokens: answer.
         distribution: ``fixed`` at the mean, or ``preset``: lognormal with the mean and median given.
         prefix_hit: share of the prompt that all requests have in common.
+        max_model_len: what the server takes; longer prompts are shortened. None: unknown.
         fit: words to tokens.
         seed: of the texts and sizes.
     """
@@ -118,12 +122,14 @@ class SyntheticPrompts:
         output_tokens: TokenStats,
         distribution: Distribution = "fixed",
         prefix_hit: float = 0.0,
+        max_model_len: int | None = None,
         fit: TokenFit | None = None,
         seed: int,
         pool: TextPool | None = None,
     ) -> None:
         self._input, self._output = input_tokens, output_tokens
         self._distribution, self._prefix_hit = distribution, prefix_hit
+        self._max_model_len = max_model_len
         self._fit = fit or TokenFit()
         self._seed = seed
         self._pool = pool or TextPool(seed)
@@ -138,8 +144,10 @@ class SyntheticPrompts:
         fixed = self._distribution == "fixed"
         wanted_in = self._input.mean if fixed else draw_lognormal(self._input, random_)
         wanted_out = self._output.mean if fixed else draw_lognormal(self._output, random_)
-        shared = self._shared_words
-        count = max(1, self._fit.words_for(wanted_in) - shared)
+        if self._max_model_len is not None and not fixed:
+            wanted_out = min(wanted_out, self._max_model_len / 2)
+            wanted_in = min(wanted_in, (self._max_model_len - wanted_out) * _ROOM)
+        count = max(1, self._fit.words_for(wanted_in) - self._shared_words)
         own = f"{nonce(self._seed, index)} {self._pool.cut(count, random_.randrange(_POOL_WORDS))}"
         return Prompt(text=self._prefix + own, max_tokens=max(1, round(wanted_out)))
 

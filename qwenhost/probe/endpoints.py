@@ -130,6 +130,15 @@ class StreamDecoder(ABC):
             self.error, self.detail = kind, detail[:300]
 
 
+_ABSENT: Final = msgspec.Raw()
+_EMPTY: Final = (b"", b"null", b"[]", b"{}", b'""')
+
+
+def _carries(raw: msgspec.Raw) -> bool:
+    """Whether an undecoded value is there and not empty."""
+    return len(raw) > 0 and bytes(raw) not in _EMPTY
+
+
 class _CachedDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
@@ -149,7 +158,7 @@ class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    tool_calls: msgspec.Raw = _ABSENT
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -161,7 +170,7 @@ class _Choice(msgspec.Struct, gc=False):
 class _OpenAiChunk(msgspec.Struct, gc=False):
     choices: tuple[_Choice, ...] | None = None
     usage: _ChatUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _ABSENT
 
 
 class _OpenAiDecoder(StreamDecoder):
@@ -179,7 +188,7 @@ class _OpenAiDecoder(StreamDecoder):
             if delta is None:
                 if choice.text:
                     self.text(arrival, visible=True)
-            elif delta.content or (delta.tool_calls is not None and len(delta.tool_calls) > 2):
+            elif delta.content or _carries(delta.tool_calls):
                 self.text(arrival, visible=True)
             elif delta.reasoning or delta.reasoning_content:
                 self.text(arrival, visible=False)
@@ -187,7 +196,7 @@ class _OpenAiDecoder(StreamDecoder):
                 self.ended = True
         if chunk.usage is not None:
             self._take_usage(chunk.usage)
-        if chunk.error is not None:
+        if _carries(chunk.error):
             self.fail("server_error", bytes(chunk.error).decode(errors="replace"))
 
     def _take_usage(self, usage: _ChatUsage) -> None:
@@ -207,12 +216,12 @@ class _ResponsesUsage(msgspec.Struct):
 
 class _Response(msgspec.Struct):
     usage: _ResponsesUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _ABSENT
 
 
 class _ResponsesEvent(msgspec.Struct):
     type: str = ""
-    delta: msgspec.Raw | None = None
+    delta: msgspec.Raw = _ABSENT
     response: _Response | None = None
     message: str | None = None
 
@@ -233,7 +242,7 @@ class _ResponsesDecoder(StreamDecoder):
             return
         event = self._decode(data)
         if event.type in _VISIBLE_RESPONSE_DELTAS or event.type in _THINKING_RESPONSE_DELTAS:
-            if event.delta is not None and len(event.delta) > 2:  # Longer than "".
+            if _carries(event.delta):
                 self.text(arrival, visible=event.type in _VISIBLE_RESPONSE_DELTAS)
         elif event.type in ("response.completed", "response.incomplete", "response.failed"):
             self.ended = True
@@ -275,7 +284,7 @@ class _MessagesEvent(msgspec.Struct):
     delta: _MessagesDelta | None = None
     message: _Message | None = None
     usage: _MessagesUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _ABSENT
 
 
 class _MessagesDecoder(StreamDecoder):

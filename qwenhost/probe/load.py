@@ -135,6 +135,7 @@ async def _prompts(
         output_tokens=config.output_tokens,
         distribution=config.distribution,
         prefix_hit=config.prefix_hit,
+        max_model_len=identity.max_model_len,
         fit=fit,
         seed=seed,
         pool=pool,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from qwenhost.probe.arrivals import closed_loop, schedule
-from qwenhost.probe.clock import TurnStats, now
+from qwenhost.probe.clock import now
 from qwenhost.probe.exchange import Exchange
 from qwenhost.probe.recording import Recorder, RecordWriter
 
@@ -104,14 +104,10 @@ class Traffic:
         self._top_up(min(_PREPARED, self._limit or _PREPARED, config.concurrency or 1))
         if config.concurrency is not None:
             await client.preconnect(min(config.concurrency, self._limit or config.concurrency))
-        self.zero = now() + _LEAD_S
-        self._recorder = Recorder(config.endpoint, self.zero, self._keep)
-        client.on_end = self._on_end
-        duration = config.planned_duration_s
-        self._stop_at = None if duration is None else self.zero + duration
         due = self._due_times()
-        client.selector.turns = TurnStats()
+        client.on_end = self._on_end
         with _quiet_garbage_collector(), self._stop_on_interrupt():
+            self._start_clock()
             async with _beside(self._background(), self._tick()):
                 await self._send_on_schedule(due)
                 await self._drain()
@@ -120,6 +116,13 @@ class Traffic:
                     self._recorder.work()
         self._writer.close()
         return lag
+
+    def _start_clock(self) -> None:
+        self._client.selector.begin()
+        self.zero = now() + _LEAD_S
+        self._recorder = Recorder(self._config.endpoint, self.zero, self._keep)
+        duration = self._config.planned_duration_s
+        self._stop_at = None if duration is None else self.zero + duration
 
     def _due_times(self) -> list[float]:
         config = self._config

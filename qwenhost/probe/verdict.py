@@ -18,6 +18,7 @@ LOOP_LAG_MS: Final = 10.0
 LOOP_LAG_OF_TTFT: Final = 0.10
 BUSY_SHARE: Final = 0.90
 DELIVERED: Final = 0.95
+CPU_WAIT_SHARE: Final = 0.02
 COUNT_TOLERANCE: Final = 0.01
 
 
@@ -121,6 +122,9 @@ def warnings(
             said.append(f"answers averaged {mean:.0f} tokens where {wanted_output:.0f} were asked for")
     if lag.p99_ms > LOOP_LAG_MS:
         said.append(f"this machine paused: the highest percentiles may be {lag.p99_ms:.0f} ms too high")
+    if lag.cpu_wait_share > CPU_WAIT_SHARE:
+        share = f"{lag.cpu_wait_share:.0%}"
+        said.append(f"this machine was short of cores: the client waited for one {share} of the time")
     failed = len(records) - len(completed)
     if failed:
         said.append(f"{failed} of {len(records)} requests failed; latencies are of the others")

@@ -1,6 +1,6 @@
 """A server that emits tokens at known instants and tells afterwards when that was.
 
-    python tests/probe/truth_server.py            prints its port and serves until its stdin closes
+    python tests/probe/truth_server.py [CERT_AND_KEY.pem]    prints its port and serves until its stdin closes
 
 The path before ``/v1`` chooses the behaviour: ``/ttft=0.2,itl=0.02,fault=cut_stream/v1/chat/completions``.
 ``GET /truth`` returns, per ``x-request-id``, when the request was read and when each token was written,
@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import sys
 import time
 from typing import Any
@@ -64,6 +65,7 @@ class Answer:
         text = json.dumps(request.get("messages") or request.get("prompt") or request.get("input") or "")
         self.prompt_tokens = len(text.split())
         self.usage = options.get("usage", "yes") == "yes"
+        self.counted = int(options.get("counted", self.n))
         self.text = options.get("text", " word")
 
     def opening(self) -> bytes:
@@ -101,16 +103,16 @@ class Answer:
         return sse(self.chat_chunk({self.reasoning_field if thinking else "content": self.text}))
 
     def closing(self) -> bytes:
-        total = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.n,
-                 "total_tokens": self.n + self.prompt_tokens,
+        total = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.counted,
+                 "total_tokens": self.counted + self.prompt_tokens,
                  "prompt_tokens_details": {"cached_tokens": 3}}  # fmt: skip
         if self.kind == "messages":
             out = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}
             if self.usage:
-                out["usage"] = {"output_tokens": self.n}
+                out["usage"] = {"output_tokens": self.counted}
             return sse(out, "message_delta") + sse({"type": "message_stop"}, "message_stop")
         if self.kind == "responses":
-            usage = {"input_tokens": self.prompt_tokens, "output_tokens": self.n,
+            usage = {"input_tokens": self.prompt_tokens, "output_tokens": self.counted,
                      "input_tokens_details": {"cached_tokens": 3},
                      "output_tokens_details": {"reasoning_tokens": self.think}}  # fmt: skip
             response = {"id": "r", "usage": usage if self.usage else None}
@@ -130,6 +132,7 @@ class Connection(asyncio.Protocol):
         self.url = b""
         self.body = bytearray()
         self.request_id = ""
+        self.authorization = ""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -148,6 +151,8 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"x-request-id":
             self.request_id = value.decode()
+        elif name.lower() == b"authorization":
+            self.authorization = value.decode()
 
     def on_body(self, body: bytes) -> None:
         self.body += body
@@ -155,6 +160,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         received = now()
         url, body, request_id = self.url.decode(), bytes(self.body), self.request_id
+        authorization = self.authorization
         self.reset_parser()
         prefix, _, path = url.rpartition("/v1/")
         options = dict(item.split("=", 1) for item in prefix.strip("/").split(",") if "=" in item)
@@ -173,79 +179,102 @@ class Connection(asyncio.Protocol):
             card = b'{"data":[{"id":"truth","owned_by":"vllm","max_model_len":4096%b}]}' % label
             self.transport.write(plain(200, card, extra=header))
         elif path in ("chat/completions", "completions", "responses", "messages"):
-            stream = self.answer(path, json.loads(body), options, request_id, received)
+            log = TRUTH[request_id] = {
+                "received": received, "tokens": [], "done": None, "authorization": authorization,
+                "peer": self.transport.get_extra_info("peername")[1],
+            }  # fmt: skip
+            stream = self.answer(path, json.loads(body), options, request_id, log)
             self.task = asyncio.get_running_loop().create_task(stream)
         else:
             self.transport.write(plain(404, b'{"error":"no such path"}'))
 
     async def answer(
-        self, path: str, request: dict[str, Any], options: dict[str, str], request_id: str, received: float
+        self,
+        path: str,
+        request: dict[str, Any],
+        options: dict[str, str],
+        request_id: str,
+        log: dict[str, Any],
     ) -> None:
-        fault = options.get("fault", "")
+        fault = options.get("fault", "") if request_id else ""  # Calibration sends no id.
         if "every" in options and int(request_id.rsplit("-", 1)[-1] or 0) % int(options["every"]):
             fault = ""
-        log = TRUTH[request_id] = {"received": received, "tokens": [], "done": None, "request": request}
-        if "quiet" in options:
-            log["request"] = None
         stream = Answer(path, request, options)
         stream.chat = path == "chat/completions"
-        await play(self.transport, stream, log, fault, float(options.get("ttft", 0)), float(options.get("itl", 0)))
+        play = Play(self.transport, stream, log, fault)
+        await play.run(ttft=float(options.get("ttft", 0)), itl=float(options.get("itl", 0)))
 
 
-async def play(
-    transport: Any, stream: Answer, log: dict[str, Any], fault: str, ttft: float, itl: float
-) -> None:
-    """Write the answer at its instants, with the fault asked for."""
-    loop = asyncio.get_running_loop()
-    received = log["received"]
-    if fault.startswith("status_"):
-        body = b'{"error":{"message":"made to fail"}}'
-        transport.write(plain(int(fault.removeprefix("status_")), body))
-        return
-    if fault == "hang":
-        await asyncio.sleep(3600)
-    if fault == "close":
-        transport.close()
-        return
-    if fault == "slow_headers":
-        for byte in HEAD:
-            transport.write(bytes([byte]))
-            await asyncio.sleep(0.001)
-    else:
-        transport.write(HEAD)
-    if fault == "stall_server":  # Everybody waits, as when an engine compiles in the middle of a run.
-        PAUSED_UNTIL[0] = max(PAUSED_UNTIL[0], now() + 0.5)
-    opening = stream.opening()
-    if fault == "one_segment":
-        data = opening + b"".join(stream.token(i) for i in range(stream.n)) + stream.closing()
-        log["tokens"] = [now()]
-        transport.write(b"".join(chunk(data[i : i + 1000]) for i in range(0, len(data), 1000)) + chunk(b""))
-        return
-    first = True
-    for i in range(stream.n if fault != "zero_tokens" else 0):
-        due = max(received + ttft + i * itl, PAUSED_UNTIL[0])
-        delay = due - now()
-        if delay > 0:
-            await asyncio.sleep(delay)
-        data = stream.token(i)
-        if first and opening:
-            data, first = opening + data, False
-        if fault == "split" or fault == "split_everywhere":
-            await write_split(transport, data, everywhere=fault == "split_everywhere")
-            log["tokens"].append(now())
-            continue
-        if fault and i == stream.n // 2 and await misbehave(transport, fault, data):
+class Play:
+    """Writes one answer at its instants, with the fault asked for."""
+
+    def __init__(self, transport: Any, stream: Answer, log: dict[str, Any], fault: str) -> None:
+        self.transport, self.stream, self.log, self.fault = transport, stream, log, fault
+
+    async def run(self, *, ttft: float, itl: float) -> None:
+        if await self.fails_at_once():
             return
-        log["tokens"].append(now())
-        transport.write(chunk(data))
-    log["done"] = now()
-    if fault != "no_end":
-        COUNTERS["vllm:prompt_tokens_total"] += stream.prompt_tokens
-        COUNTERS["vllm:generation_tokens_total"] += stream.n
-        COUNTERS["vllm:request_success_total"] += 1
-        transport.write(chunk(stream.closing()))
-    transport.write(chunk(b""))
-    del loop
+        await self.head()
+        if self.fault == "one_segment":
+            self.all_at_once()
+        elif await self.tokens(ttft, itl):
+            self.end()
+
+    async def fails_at_once(self) -> bool:
+        if self.fault.startswith("status_"):
+            body = b'{"error":{"message":"made to fail"}}'
+            self.transport.write(plain(int(self.fault.removeprefix("status_")), body))
+        elif self.fault == "hang":
+            await asyncio.sleep(3600)
+        elif self.fault == "close":
+            self.transport.close()
+        else:
+            return False
+        return True
+
+    async def head(self) -> None:
+        if self.fault == "stall_server":  # Everybody waits, as when an engine compiles during a run.
+            PAUSED_UNTIL[0] = max(PAUSED_UNTIL[0], now() + 0.5)
+        if self.fault != "slow_headers":
+            self.transport.write(HEAD)
+            return
+        for byte in HEAD:
+            self.transport.write(bytes([byte]))
+            await asyncio.sleep(0.001)
+
+    def all_at_once(self) -> None:
+        stream = self.stream
+        data = stream.opening() + b"".join(stream.token(i) for i in range(stream.n)) + stream.closing()
+        self.log["tokens"] = [now()]
+        pieces = b"".join(chunk(data[i : i + 1000]) for i in range(0, len(data), 1000))
+        self.transport.write(pieces + chunk(b""))
+
+    async def tokens(self, ttft: float, itl: float) -> bool:
+        """All tokens; False if the fault ended the stream."""
+        opening = self.stream.opening()
+        for i in range(self.stream.n if self.fault != "zero_tokens" else 0):
+            due = max(self.log["received"] + ttft + i * itl, PAUSED_UNTIL[0])
+            await asyncio.sleep(max(0.0, due - now()))
+            data = opening + self.stream.token(i)
+            opening = b""
+            if self.fault in {"split", "split_everywhere"}:
+                await write_split(self.transport, data, everywhere=self.fault == "split_everywhere")
+                self.log["tokens"].append(now())
+                continue
+            if self.fault and i == self.stream.n // 2 and await misbehave(self.transport, self.fault, data):
+                return False
+            self.log["tokens"].append(now())
+            self.transport.write(chunk(data))
+        return True
+
+    def end(self) -> None:
+        self.log["done"] = now()
+        if self.fault != "no_end":
+            COUNTERS["vllm:prompt_tokens_total"] += self.stream.prompt_tokens
+            COUNTERS["vllm:generation_tokens_total"] += self.stream.counted
+            COUNTERS["vllm:request_success_total"] += 1
+            self.transport.write(chunk(self.stream.closing()))
+        self.transport.write(chunk(b""))
 
 
 async def misbehave(transport: Any, fault: str, data: bytes) -> bool:
@@ -287,7 +316,11 @@ async def write_split(transport: Any, data: bytes, *, everywhere: bool) -> None:
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=4096)
+    tls = None
+    if len(sys.argv) > 1:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(sys.argv[1])
+    server = await loop.create_server(Connection, "127.0.0.1", 0, backlog=4096, ssl=tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

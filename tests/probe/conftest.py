@@ -1,0 +1,78 @@
+"""The truth server as a process, and a short way to measure it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from qwenhost.facts import TokenStats
+from qwenhost.probe import ProbeConfig, ProbeResult, run_probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SERVER = Path(__file__).parent / "truth_server.py"
+
+
+class Truth:
+    """A running truth server."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, str(SERVER), *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+
+    def url(self, behaviour: str = "") -> str:
+        return f"http://127.0.0.1:{self.port}/{behaviour}"
+
+    def told(self) -> dict[str, Any]:
+        """What it did since it was last asked, by request id."""
+        with urllib.request.urlopen(self.url("v1/truth")) as answer:
+            told: dict[str, Any] = json.load(answer)
+        return told
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def truth() -> Iterator[Truth]:
+    server = Truth()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_truth() -> Iterator[Truth]:
+    """A server that a test may kill."""
+    server = Truth()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def measure() -> Callable[..., ProbeResult]:
+    """Run a probe with small defaults."""
+
+    def run(url: str, *, output: int = 8, on_progress: Any = None, **options: Any) -> ProbeResult:
+        defaults: dict[str, Any] = {
+            "warmup": 0,
+            "input_tokens": TokenStats(mean=64),
+            "output_tokens": TokenStats(mean=output),
+            "timeout_s": 20.0,
+        }
+        if "rate" not in options:
+            defaults |= {"concurrency": 4}
+        if "duration_s" not in options:
+            defaults |= {"requests": 8}
+        return run_probe(ProbeConfig(url=url, **(defaults | options)), on_progress=on_progress)
+
+    return run

@@ -1,0 +1,138 @@
+"""The command line: JSON, tables, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from qwenhost.cli.probe_view import progress_line
+from qwenhost.measurements import load_measurements
+from qwenhost.probe import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = [
+    "--requests",
+    "6",
+    "--concurrency",
+    "2",
+    "--output-tokens",
+    "5",
+    "--input-tokens",
+    "50",
+    "--warmup",
+    "1",
+]
+
+
+def qwenhost(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "qwenhost.cli.main", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | environment, timeout=60
+    )
+
+
+def test_json_is_the_contract_and_nothing_else(truth: Any, tmp_path: Path) -> None:
+    """Stdout is one object with the contract's keys, and --save writes the same."""
+    saved = tmp_path / "m.json"
+    done = qwenhost("probe", truth.url("ttft=0.02,itl=0.005"), *SMALL, "--json", "--save", str(saved))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema"] == "qwenhost.measurements/1"
+    assert found["requests"] == {"sent": 6, "completed": 6, "failed": 0, "by_error": {}}
+    for key in ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms"):
+        assert set(found[key]) == {"mean", "p50", "p90", "p95", "p99"}
+    for key in ("workload", "load", "output_tokens_per_s", "total_tokens_per_s", "request_per_s", "goodput",
+                "send_lag_ms", "void", "void_reason", "server", "started_at", "machine"):  # fmt: skip
+        assert key in found
+    assert json.loads(saved.read_text()) == found
+    assert load_measurements(saved).server.model == "truth"
+
+
+def test_a_table_for_people(truth: Any) -> None:
+    """Plain when piped: no escape codes, no progress on stderr."""
+    done = qwenhost("probe", truth.url("ttft=0.02,itl=0.005,simulated=card"), *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "Time to first token" in done.stdout
+    assert "6 of 6 completed" in done.stdout
+    assert "not measurements of hardware" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_missed_limit_is_exit_5(truth: Any) -> None:
+    """Only where the limit was given on the command line."""
+    url = truth.url("ttft=0.05")
+    missed = qwenhost("probe", url, *SMALL, "--slo-ttft-ms", "10")
+    assert missed.returncode == 5
+    assert "SLO missed: 0.0% of requests" in missed.stderr
+    assert qwenhost("probe", url, *SMALL, "--slo-ttft-ms", "5000").returncode == 0
+
+
+def test_a_void_run_is_exit_5(truth: Any) -> None:
+    """No request succeeded, and the table says not to use it."""
+    done = qwenhost("probe", truth.url("fault=status_503"), *SMALL, "--warmup", "0")
+    assert done.returncode == 5
+    assert "VOID: no request succeeded (http_503)" in done.stdout
+
+
+def test_nobody_there_is_exit_4() -> None:
+    """One sentence and a remedy, no traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = qwenhost("probe", f"http://127.0.0.1:{port}")
+    assert done.returncode == 4
+    assert "does not answer: refused" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_url_is_exit_2() -> None:
+    """With the form expected."""
+    done = qwenhost("probe", "ftp://host")
+    assert done.returncode == 2
+    assert "http://127.0.0.1:8000" in done.stderr
+
+
+def test_the_key_is_sent_and_never_shown(truth: Any, tmp_path: Path) -> None:
+    """From the environment or a file, as a bearer token."""
+    truth.told()
+    done = qwenhost("probe", truth.url(), *SMALL, "--json", QWENHOST_API_KEY="secret-key-123")
+    assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    told = [entry for name, entry in truth.told().items() if name.startswith("qwenhost-")]
+    assert {entry["authorization"] for entry in told} == {"Bearer secret-key-123"}
+
+
+def test_an_interrupted_run_prints_what_it_has(truth: Any) -> None:
+    """Ctrl-C once: a summary, exit code 130."""
+    command = [sys.executable, "-m", "qwenhost.cli.main", "probe", truth.url("ttft=0.02,itl=0.01")]
+    command += ["--duration", "60", "--concurrency", "2", "--output-tokens", "5", "--warmup", "1", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while len(truth.told()) < 3:  # Asking empties the list: wait for a poll that saw several requests.
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    assert process.returncode == 130, error
+    found = json.loads(out)
+    assert found["interrupted"]
+    assert found["requests"]["completed"] > 3
+
+
+def test_the_live_line() -> None:
+    """140 of 640 done after 12.3 s at 1,890 tokens a second: 44 s left."""
+    progress = Progress(
+        phase="load", elapsed_s=12.3, sent=204, completed=138, failed=2, in_flight=64,
+        output_tokens=23_247, total_requests=640,
+    )  # fmt: skip
+    assert progress_line(progress) == (
+        "load        12.3 s   140 of 640 done, 64 in flight, 1,890 tok/s, 2 failed, 43.9 s left"
+    )
