@@ -4,99 +4,30 @@ A step gives every decoding sequence its token first, then continues started pro
 ones while token budget, ``max_num_seqs`` and blocks last. Blocks that run out are taken from the sequence
 admitted last, which starts over from its prompt and the tokens it has (recompute).
 
-Decoding sequences are not touched step by step. All of them advance together, so each notes the step at
-which it joined, and two heaps tell when the next one finishes or needs a block; what lies between is
-simulated as one stretch. Source of the rules: vLLM ``v1/core/sched/scheduler.py``. One simplification:
-there a decoding sequence admitted after an unfinished prompt comes after it in the budget, here before.
+Steps between two events (an end, a new block, an arrival) are simulated as one stretch. Source of the
+rules: vLLM ``v1/core/sched/scheduler.py``. One simplification: there a decoding sequence admitted after an
+unfinished prompt comes after it in the budget, here before.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from qwenhost.plan import StepShape
-from qwenhost.simulate.acceptance import Acceptance
 from qwenhost.simulate.blocks import BlockPool
+from qwenhost.simulate.decoding import Decoding
+from qwenhost.simulate.sequence import Request, Sequence, StepResult
+from qwenhost.simulate.stretch import steps_until, stretch_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from qwenhost.simulate.config import EngineConfig
 
-EVERY = 1 << 62
-
-
-class Request(NamedTuple):
-    """What a client asks."""
-
-    prompt_tokens: int
-    output_tokens: int
-    assumed_cached_tokens: int = 0
-    """Prompt tokens taken as found in the prefix cache, where the content is not known."""
-    block_hashes: tuple[int, ...] = ()
-    """Identity of the content up to the end of each full block; may reach into the output."""
-
-
-class Sequence:
-    """A request in the engine."""
-
-    __slots__ = (
-        "admissions", "arrival_s", "base", "blocks", "cached_tokens", "computed", "entries", "epoch",
-        "finished", "first_scheduled_s", "join", "junction", "offset", "preemptions", "published", "request",
-        "serial", "tag", "target",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, arrival_s: float, serial: int) -> None:
-        self.request = request
-        self.arrival_s = arrival_s
-        self.serial = serial
-        self.tag: Any = None
-        """For the caller."""
-        self.first_scheduled_s: float | None = None
-        self.base = 0
-        """Tokens generated when it joined the decoding ones."""
-        self.target = request.prompt_tokens
-        """Tokens to compute before the next one is sampled: the prompt, and after a preemption what had
-        been generated."""
-        self.computed = 0
-        self.cached_tokens = 0
-        self.blocks = 0
-        """Attention blocks held."""
-        self.entries: list[int] = []
-        """Hashes of those that are cache entries."""
-        self.published = 0
-        """Leading blocks found in the cache or offered to it."""
-        self.junction = 0
-        """Leading blocks shared with another prompt whose state was not kept."""
-        self.join = 0
-        self.offset = 0
-        self.epoch = 0
-        self.admissions = 0
-        self.preemptions = 0
-        self.finished = False
-
-
-class StepResult(NamedTuple):
-    """What one stretch of equal steps did; everything in it becomes visible at its end."""
-
-    duration_s: float
-    steps: int
-    prefill_tokens: int
-    decode_sequences: int
-    first_tokens: list[Sequence]
-    """Prompts finished: their next token appears."""
-    finished: list[Sequence]
-    preempted: int
-    running: int
-    """Sequences admitted, while it ran."""
-    kv_cache_usage: float
-    """Share of the pool held, while it ran."""
-    emitted: list[tuple[Sequence, int]]
-    """Tokens by sequence, where asked for."""
+__all__ = ["Engine", "Request", "Sequence", "StepResult"]
 
 
 class Engine:
@@ -116,16 +47,11 @@ class Engine:
         self.preemptions = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
-        self.decode_steps = 0
         self._step_time = step_time
-        self._acceptance = Acceptance(config.acceptance_rates, random.Random(seed))  # noqa: S311 - a model
         self._waiting: deque[Sequence] = deque()
         self._running: dict[Sequence, None] = {}  # in the order of admission
         self._prefilling: dict[Sequence, None] = {}
-        self._decoding: dict[Sequence, None] = {}
-        self._finish: list[tuple[int, int, int, Sequence]] = []  # (step, serial, epoch, sequence)
-        self._grow: list[tuple[int, int, int, Sequence]] = []
-        self._context = 0  # tokens of the decoding sequences; exact without speculation
+        self._decoding = Decoding(config, random.Random(seed))  # noqa: S311 - a model's draws
         self._serial = 0
 
     # ------------------------------------------------------------------ from outside
@@ -174,11 +100,7 @@ class Engine:
 
     def generated(self, sequence: Sequence) -> int:
         """Tokens a sequence has produced."""
-        if sequence not in self._decoding:
-            return sequence.base
-        steps = self.decode_steps - sequence.join
-        produced = sequence.base + self._acceptance.tokens(sequence.offset, steps)
-        return min(produced, sequence.request.output_tokens)
+        return self._decoding.generated(sequence)
 
     def step(
         self, now: float, *, until: float = math.inf, max_steps: int = 1, collect: bool = False
@@ -208,11 +130,12 @@ class Engine:
         longest = max_steps if self.preemptions == preempted else 1
         steps, duration = self._time(chunks, until - now, longest)
         decoding, running, usage = len(self._decoding), len(self._running), self.pool.usage
-        emitted = self._emissions() if collect else []
-        if decoding:
-            self.decode_steps += steps
-            self._context += decoding * steps
-        finished = self._finish_decoding()
+        emitted = self._decoding.emissions() if collect else []
+        self._decoding.advance(steps)
+        finished = []
+        for sequence in self._decoding.finished():
+            self._complete(sequence)
+            finished.append(sequence)
         first_tokens = self._finish_prefill(chunks, finished)
         if collect:
             emitted += [(sequence, 1) for sequence in first_tokens]
@@ -225,11 +148,10 @@ class Engine:
 
     def _grow_decoding(self) -> None:
         """Give a block to every decoding sequence whose next tokens need one."""
-        while self._grow and self._grow[0][0] <= self.decode_steps:
-            _, _, epoch, sequence = heapq.heappop(self._grow)
-            if epoch == sequence.epoch and self._take_or_preempt(sequence, 1):
+        for sequence in self._decoding.short_of_blocks():
+            if self._take_or_preempt(sequence, 1):
                 sequence.blocks += 1
-                self._schedule_growth(sequence)
+                self._decoding.await_growth(sequence)
 
     def _continue_prefill(self, budget: int) -> list[tuple[Sequence, int]]:
         chunks = []
@@ -313,7 +235,7 @@ class Engine:
     def _time(self, chunks: list[tuple[Sequence, int]], limit_s: float, max_steps: int) -> tuple[int, float]:
         """Steps in this stretch and their seconds."""
         decoding = len(self._decoding)
-        context = self._decode_context()
+        context = self._decoding.context_tokens
         first = self._step_time(
             StepShape(
                 prefill_tokens=sum(n for _, n in chunks),
@@ -325,28 +247,19 @@ class Engine:
         )
         if chunks or max_steps == 1 or not decoding:
             return 1, first
-        steps = min(max_steps, self._steps_to_event())
+        steps = min(max_steps, self._decoding.steps_to_event())
         if steps == 1 or first >= limit_s:
             return 1, first
-        growth = decoding * self._acceptance.mean_tokens * (steps - 1)
+        growth = self._decoding.growth_per_step * (steps - 1)
         last = self._step_time(
             StepShape(decode_sequences=decoding, decode_context_tokens=round(context + growth))
         )
         # Within a stretch only the context grows, by the same amount each step: the step time is taken as
         # the straight line between its ends.
         slope = (last - first) / (steps - 1)
-        if _stretch(first, slope, steps) > limit_s:
-            steps = _steps_until(first, slope, steps, limit_s)
-        return steps, _stretch(first, slope, steps)
-
-    def _finish_decoding(self) -> list[Sequence]:
-        finished = []
-        while self._finish and self._finish[0][0] <= self.decode_steps:
-            _, _, epoch, sequence = heapq.heappop(self._finish)
-            if epoch == sequence.epoch:
-                self._complete(sequence)
-                finished.append(sequence)
-        return finished
+        if stretch_seconds(first, slope, steps) > limit_s:
+            steps = steps_until(first, slope, steps, limit_s)
+        return steps, stretch_seconds(first, slope, steps)
 
     def _finish_prefill(self, chunks: list[tuple[Sequence, int]], finished: list[Sequence]) -> list[Sequence]:
         """Move on by the chunks computed; a finished prompt gives a token and joins the decoding ones."""
@@ -363,28 +276,10 @@ class Engine:
                 self._complete(sequence)
                 finished.append(sequence)
             else:
-                self._join(sequence)
+                self._decoding.join(sequence)
         return first_tokens
 
     # ------------------------------------------------------------------ a sequence's life
-
-    def _join(self, sequence: Sequence) -> None:
-        """Begin to decode with the next step."""
-        self._decoding[sequence] = None
-        self._context += sequence.request.prompt_tokens + sequence.base
-        sequence.join = self.decode_steps
-        sequence.offset = self._acceptance.offset()
-        left = sequence.request.output_tokens - sequence.base
-        at = self.decode_steps + self._acceptance.steps_for(sequence.offset, left)
-        heapq.heappush(self._finish, (at, sequence.serial, sequence.epoch, sequence))
-        self._schedule_growth(sequence)
-
-    def _schedule_growth(self, sequence: Sequence) -> None:
-        """Note the step whose tokens no longer fit the blocks held."""
-        covered = sequence.blocks * self.config.block_size
-        spare = covered - sequence.request.prompt_tokens - sequence.base - self.config.num_speculative_tokens
-        steps = self._acceptance.steps_for(sequence.offset, spare + 1) if spare >= 0 else 0
-        heapq.heappush(self._grow, (sequence.join + steps, sequence.serial, sequence.epoch, sequence))
 
     def _take_or_preempt(self, sequence: Sequence, blocks: int) -> bool:
         """Hold blocks for a sequence, preempting the last admitted ones; False if it was itself one."""
@@ -413,11 +308,7 @@ class Engine:
 
     def _leave(self, sequence: Sequence) -> None:
         """Give back everything a running sequence holds."""
-        if sequence in self._decoding:
-            self._context -= (
-                sequence.request.prompt_tokens + sequence.base + self.decode_steps - sequence.join
-            )
-            del self._decoding[sequence]
+        self._decoding.leave(sequence)
         self._prefilling.pop(sequence, None)
         del self._running[sequence]
         self.pool.give(sequence.blocks - len(sequence.entries) + self.config.state_blocks_per_sequence)
@@ -447,52 +338,3 @@ class Engine:
 
     def _blocks_to(self, sequence: Sequence, tokens: int) -> int:
         return max(0, -(-tokens // self.config.block_size) - sequence.blocks)
-
-    def _decode_context(self) -> int:
-        if not self._acceptance.speculative:
-            return self._context
-        return sum(s.request.prompt_tokens + self.generated(s) for s in self._decoding)
-
-    def _emissions(self) -> list[tuple[Sequence, int]]:
-        if not self._acceptance.speculative:
-            return [(sequence, 1) for sequence in self._decoding]
-        return [(sequence, self._next_tokens(sequence)) for sequence in self._decoding]
-
-    def _next_tokens(self, sequence: Sequence) -> int:
-        steps = self.decode_steps - sequence.join
-        before = sequence.base + self._acceptance.tokens(sequence.offset, steps)
-        after = sequence.base + self._acceptance.tokens(sequence.offset, steps + 1)
-        return min(after, sequence.request.output_tokens) - before
-
-    def _steps_to_event(self) -> int:
-        """Steps until a sequence finishes, at most as many as pass before one needs a block."""
-        nearest = min(_next_valid(self._finish), _next_valid(self._grow))
-        return max(1, nearest - self.decode_steps)
-
-
-def _next_valid(heap: list[tuple[int, int, int, Sequence]]) -> int:
-    while heap and heap[0][2] != heap[0][3].epoch:
-        heapq.heappop(heap)
-    return heap[0][0] if heap else EVERY
-
-
-def _stretch(first: float, slope: float, steps: int) -> float:
-    """Seconds of ``steps`` steps whose times lie on a line."""
-    return steps * first + slope * steps * (steps - 1) / 2
-
-
-def _steps_until(first: float, slope: float, most: int, limit_s: float) -> int:
-    """Fewest steps that last at least ``limit_s``; ``most`` steps do."""
-    low, high = 1, most
-    while low < high:
-        middle = (low + high) // 2
-        if _stretch(first, slope, middle) >= limit_s:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def least_loaded(engines: Iterable[Engine]) -> Engine:
-    """The rank vLLM's own load balancer would choose."""
-    return min(engines, key=lambda engine: engine.load)

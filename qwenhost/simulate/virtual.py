@@ -20,6 +20,7 @@ from qwenhost.measurements import (
 )
 from qwenhost.simulate.engine import Engine
 from qwenhost.simulate.tabulate import tabulated
+from qwenhost.simulate.weighted import Weighted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "qwenhost.simulation/1"
 LONGEST_STRETCH = 1 << 40
-# Inter-token latencies are counted in classes this much apart, so that a run of any length fits in memory.
-ITL_CLASSES_PER_OCTAVE = 256
 
 
 class Simulation(Value, frozen=True, kw_only=True):
@@ -70,41 +69,6 @@ class Simulation(Value, frozen=True, kw_only=True):
     wall_s: float
     """What the simulation itself took."""
     assumptions: tuple[str, ...] = ()
-
-
-class Weighted:
-    """A sample of durations with weights, in classes of 0.3 %."""
-
-    def __init__(self) -> None:
-        self._classes: dict[int, list[float]] = {}
-
-    def add(self, seconds: float, weight: int) -> None:
-        """Count a duration ``weight`` times."""
-        key = int(math.log2(seconds) * ITL_CLASSES_PER_OCTAVE) if seconds > 0 else -(1 << 30)
-        entry = self._classes.get(key)
-        if entry is None:
-            self._classes[key] = [weight, weight * seconds]
-        else:
-            entry[0] += weight
-            entry[1] += weight * seconds
-
-    def percentiles_ms(self) -> Percentiles:
-        """Mean (exact) and percentiles (mean of the class they fall in), in ms."""
-        rows = [(total / weight, weight) for _, (weight, total) in sorted(self._classes.items())]
-        count = sum(weight for _, weight in rows)
-        if not count:
-            return percentiles([])
-
-        def at(q: float) -> float:
-            seen = 0.0
-            for value, weight in rows:
-                seen += weight
-                if seen >= count * q / 100:
-                    return value * 1000
-            return rows[-1][0] * 1000
-
-        mean = math.fsum(value * weight for value, weight in rows) / count * 1000
-        return Percentiles(mean=mean, p50=at(50), p90=at(90), p95=at(95), p99=at(99))
 
 
 class Rank:

@@ -21,7 +21,8 @@ from qwenhost.simulate.engine import Request
 from qwenhost.simulate.load import Arrival, Sizes, arrival_times, assumptions, drawn_requests
 from qwenhost.simulate.tabulate import tabulated
 from qwenhost.simulate.trace import read_trace
-from qwenhost.simulate.virtual import Labels, Simulation, Simulator, Weighted, summarise
+from qwenhost.simulate.virtual import Labels, Simulation, Simulator, summarise
+from qwenhost.simulate.weighted import Weighted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
