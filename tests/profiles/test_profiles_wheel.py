@@ -47,3 +47,9 @@ def test_profiles_of_an_installed_wheel(tmp_path: Path, builtin: Catalog) -> Non
     assert run(python, "-c", "import qwenhost; print(qwenhost.__file__)").startswith(str(tmp_path / "env"))
     listed = json.loads(run(tmp_path / "env" / "bin" / "qwenhost", "profiles", "list", "--json"))
     assert listed["digest"] == builtin.digest
+    plan = json.loads(run(tmp_path / "env" / "bin" / "qwenhost", "plan", "--gpus", "2xH200", "--json"))
+    assert plan["inputs"]["catalog_digest"] == builtin.digest
+    assert plan["chosen"]["vllm_argv"][:2] == ["vllm", "serve"]
+    report = elsewhere / "report.html"
+    run(tmp_path / "env" / "bin" / "qwenhost", "compare", "--gpus", "2xH200", "--html", report)
+    assert report.stat().st_size > 10_000
