@@ -124,7 +124,7 @@ def bar_rows(comparison: Comparison) -> list[tuple[str, str, list[tuple[str, flo
 def tornado(comparison: Comparison, width: int) -> str:
     """What each input alone does to the break-even (log), or to the saving where there is none."""
     by_volume = comparison.break_even.requests_per_day is not None
-    rows = tornado_rows(comparison)
+    rows = moving_rows(comparison)
     narrow = width < NARROW
     label_width, row = (0, 58) if narrow else (236, 44)
     height = row * len(rows) + 52
@@ -159,7 +159,7 @@ def tornado(comparison: Comparison, width: int) -> str:
     )
 
 
-def tornado_rows(comparison: Comparison) -> list[SensitivityRow]:
+def moving_rows(comparison: Comparison) -> list[SensitivityRow]:
     """Rows that move what the plot shows."""
     if comparison.break_even.requests_per_day is not None:
         return [row for row in comparison.sensitivity if row.break_even_spread > 1.0005]

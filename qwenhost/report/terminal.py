@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qwenhost.report import words
-from qwenhost.report.plots import brief_name
+from qwenhost.report.plots import brief_name, moving_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ def terminal(comparison: Comparison, *, width: int = 100) -> list[RenderableType
     """What to print, top to bottom: verdict, both bills, what it rests on; fewer columns when narrow."""
     bills = _bills(comparison, narrow=width < NARROW)
     parts: list[RenderableType] = [_verdict(comparison), bills, _self_host(comparison)]
-    if comparison.sensitivity:
+    if moving_rows(comparison):
         parts.append(_levers(comparison))
     parts.append(_assumptions(comparison))
     return parts
@@ -153,18 +153,23 @@ def _self_host(comparison: Comparison) -> Table:
 
 
 def _levers(comparison: Comparison) -> Table:
+    """Break-even at both ends of each input, or the saving where there is no break-even."""
+    by_volume = comparison.break_even.requests_per_day is not None
+    what = "break-even" if by_volume else "saving a month"
     table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, title="What moves the break-even most", title_justify="left"
+        box=box.SIMPLE_HEAD, pad_edge=False, title=f"What moves the {what} most", title_justify="left"
     )
     table.add_column("input")
-    for name in ("range", "break-even at low", "at high", "basis"):
+    for name in ("range", f"{what} at low", "at high", "basis"):
         table.add_column(name, justify="right")
-    for row in comparison.sensitivity[:SHOWN_LEVERS]:
-        span = words.span(row.low, row.high, row.unit)
-        ends = (row.break_even_at_low, row.break_even_at_high)
-        table.add_row(
-            row.name, span, *("none" if end is None else words.count(end) for end in ends), row.basis
+    for row in moving_rows(comparison)[:SHOWN_LEVERS]:
+        ends = (
+            "none" if end is None else words.count(end)
+            for end in (row.break_even_at_low, row.break_even_at_high)
         )
+        saved = (words.usd(row.saving_at_low), words.usd(row.saving_at_high))
+        shown = tuple(ends) if by_volume else saved
+        table.add_row(row.name, words.span(row.low, row.high, row.unit), *shown, row.basis)
     return table
 
 
