@@ -89,9 +89,10 @@ def _headline(measured: Measurements) -> str:
         if load.kind == "closed"
         else f"{load.rate:g} requests/s {load.arrivals}"
     )
-    simulated = "\n[magenta]A simulated engine: these are not measurements of hardware.[/magenta]"
+    label = "[magenta]A simulated engine: these are not measurements of hardware.[/magenta]\n"
     return (
-        f"[bold]{server.model}[/bold] at {server.url}, {server.name} {server.version or ''}{simulated if server.simulated else ''}\n"
+        f"[bold]{server.model}[/bold] at {server.url}, {server.name} {server.version or ''}\n"
+        f"{label if server.simulated else ''}"
         f"Load: {offered}, {workload.mean_input_tokens:,.0f} tokens in, "
         f"{workload.mean_output_tokens:,.0f} out, /{workload.endpoint}"
     )

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def test_a_closed_loop_keeps_its_number_in_flight(truth: Any, measure: Measure) -> None:
-    """Three slots: at no instant more than three requests between sending and last token, mostly three."""
-    result = measure(truth.url("ttft=0.02,itl=0.005"), concurrency=3, requests=15, output=10)
+    """Three slots: never more than three requests between sending and last token, and nearly always three."""
+    result = measure(truth.url("ttft=0.1,itl=0.01"), concurrency=3, requests=15, output=10)
     spans = [(r.sent_s, r.last_s or 0.0) for r in result.records]
     at_starts = [sum(a <= start < b for a, b in spans) for start, _ in spans]
     assert max(at_starts) == 3
-    assert sum(n == 3 for n in at_starts) >= 12
+    assert sum(b - a for a, b in spans) / result.measurements.load.duration_s > 2.5
     assert result.measurements.load.kind == "closed"
 
 
