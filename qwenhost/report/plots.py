@@ -180,7 +180,12 @@ def short_name(line: ApiLine) -> str:
 
 def brief_name(line: ApiLine) -> str:
     """``Qwen on Novita``: the long model name cut, and what stands in brackets."""
-    return cut(line.name.replace("Qwen3.5-122B-A10B on ", "Qwen on ").partition(" (")[0], 24)
+    return cut(without_model(line.name).partition(" (")[0], 24)
+
+
+def without_model(name: str) -> str:
+    """``Qwen on Novita (EU)``: the long model name cut."""
+    return name.replace("Qwen3.5-122B-A10B on ", "Qwen on ")
 
 
 def cut(name: str, length: int) -> str:

@@ -75,7 +75,7 @@ def _offers(comparison: Comparison, sources: Sources) -> TableView:
         pays_from = line.break_even_requests_per_day
         rows.append(
             [
-                Cell(line.name.replace("Qwen3.5-122B-A10B on ", "Qwen on ") + cached, css=plots.css_of(line)),
+                Cell(plots.without_model(line.name) + cached, css=plots.css_of(line)),
                 Cell(words.usd(line.usd_per_month), "published", sources.ref(line.source, line.as_of)),
                 Cell(words.usd(line.usd_per_request)),
                 Cell(words.usd(line.usd_per_mtok_input)),

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qwenhost.report import words
-from qwenhost.report.plots import brief_name, moving_rows
+from qwenhost.report.plots import brief_name, moving_rows, without_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ def quote_table(quote: Quote) -> Table:
     for line in quote.api:
         bill = line.breakdown
         table.add_row(
-            escape(line.name),
+            escape(without_model(line.name)),
             line.cache_policy,
             *(
                 words.usd(v)
