@@ -21,6 +21,7 @@ Called, in the order of a start-up, on the stage of `gpu_stage`:
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import sys
@@ -35,16 +36,29 @@ import gpu_stage
 ESTIMATED_LENGTH = re.compile(r"estimated maximum model length is (\d+)")
 
 
-def answer(case: dict[str, Any]) -> dict[str, Any]:
-    """Run one case; a refusal to start is an answer too."""
+def answer(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """Start one engine with each of the case's available bytes; a refusal to start is an answer too."""
     gpu_stage.set_gpu(case["compute_capability"])
     try:
         vllm_config = engine_config(case)
     except ValueError as error:
-        return {"starts": False, "refused_by": "config", "error": str(error)}
+        refusal = {"starts": False, "refused_by": "config", "error": str(error)}
+        return [refusal for _ in case["available_bytes"]]
     workers = worker_specs(vllm_config)
+    cache_config, length = vllm_config.cache_config, vllm_config.model_config.max_model_len
+    answers = []
+    for available_bytes in case["available_bytes"]:
+        # A start-up writes what it resolved into the configuration.
+        vllm_config.cache_config = copy.copy(cache_config)
+        vllm_config.model_config.max_model_len = length
+        answers.append(start(vllm_config, workers, available_bytes) | geometry(vllm_config, workers))
+    return answers
+
+
+def start(vllm_config: Any, workers: list[dict[str, Any]], available_bytes: int) -> dict[str, Any]:
+    """Plan the cache, or say what vLLM's refusal says."""
     try:
-        kv_cache = initialize(vllm_config, workers, case["available_bytes"])
+        kv_cache = initialize(vllm_config, workers, available_bytes)
     except ValueError as error:
         estimate = ESTIMATED_LENGTH.search(str(error))
         return {
@@ -52,7 +66,6 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
             "refused_by": "cache",
             "error": str(error),
             "estimated_max_model_len": int(estimate.group(1)) if estimate else 0,
-            **geometry(vllm_config, workers),
         }
     return {
         "starts": True,
@@ -61,10 +74,8 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
         "tokens": vllm_config.cache_config.kv_cache_size_tokens,
         "max_concurrency": vllm_config.cache_config.kv_cache_max_concurrency,
         "blocks_per_request": blocks_per_request(vllm_config, kv_cache),
-        "group_block_sizes": [group.kv_cache_spec.block_size for group in kv_cache.kv_cache_groups],
         "cache_hit_alignment_tokens": getattr(kv_cache, "cache_hit_alignment_tokens", None),
         "max_num_seqs": most_sequences(kv_cache),
-        **geometry(vllm_config, workers),
     }
 
 
@@ -142,16 +153,17 @@ def initialize(vllm_config: Any, workers: list[dict[str, Any]], available_bytes:
 
 
 def geometry(vllm_config: Any, workers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Block size, page, bytes per block of the fullest rank, blocks charged to one request."""
+    """Tokens of an attention block, bytes of a page, bytes of a block on the fullest rank."""
     from vllm.v1.core import kv_cache_planning as planning
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
 
     groups = planning.get_global_kv_cache_groups(vllm_config, workers)
     per_rank = [planning._project_kv_cache_groups_to_worker(groups, specs) for specs in workers]
+    specs = [group.kv_cache_spec for group in groups]
     return {
-        "block_size": vllm_config.cache_config.block_size,
-        "page_bytes": planning.get_uniform_page_size(workers[0].values()),
+        "block_size": next(spec.block_size for spec in specs if isinstance(spec, FullAttentionSpec)),
+        "page_bytes": planning.get_uniform_page_size(specs),
         "block_bytes": max(planning._pool_bytes_per_block(vllm_config, rank) for rank in per_rank),
-        "groups": len(groups),
     }
 
 
@@ -186,11 +198,12 @@ def _captures(kv_cache: Any, max_num_seqs: int) -> bool:
 
 
 def leave_out_what_holds_no_cache() -> None:
-    """Build decoder layers without their experts: nine tenths of the time, none of the cache."""
+    """Build layers without experts and vision, and take no notes for reloading: most of the time."""
     import torch
+    from vllm.model_executor.model_loader import utils
     from vllm.model_executor.models import qwen3_5, qwen3_5_mtp, qwen3_next
 
-    class NoExperts(torch.nn.Module):  # type: ignore[misc]
+    class Nothing(torch.nn.Module):  # type: ignore[misc]
         experts = None
         n_logical_experts = n_physical_experts = n_local_physical_experts = 0
         n_routed_experts = n_redundant_experts = 0
@@ -198,8 +211,10 @@ def leave_out_what_holds_no_cache() -> None:
         def __init__(self, *_: Any, **__: Any) -> None:
             super().__init__()
 
+    qwen3_5.Qwen3_VisionTransformer = Nothing
     for module in (qwen3_5, qwen3_5_mtp, qwen3_next):
-        module.Qwen3NextSparseMoeBlock = NoExperts
+        module.Qwen3NextSparseMoeBlock = Nothing
+    utils.record_metadata_for_reloading = lambda _: None
 
 
 def main() -> int:
