@@ -312,10 +312,10 @@ class _MessagesDecoder(StreamDecoder):
         """Anthropic counts cached and uncached input apart; the prompt is their sum."""
         if usage is None:
             return
-        if usage.input_tokens:
-            read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
-            self.prompt_tokens = usage.input_tokens + read + written
-            self.cached_tokens = read
+        read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
+        prompt_tokens = (usage.input_tokens or 0) + read + written
+        if prompt_tokens:
+            self.prompt_tokens, self.cached_tokens = prompt_tokens, read
         if usage.output_tokens is not None:
             self.output_tokens = usage.output_tokens
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qwenhost.probe.exchange import Exchange
 
 _SIMULATED_HEADER = b"x-qwenhost-simulated"
-_SAMPLE_WORDS = (50, 400)
+_FEW_WORDS, _MANY_WORDS = 50, 2000
 
 Headers = Iterable[tuple[str, str]]
 
@@ -167,10 +167,20 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def calibrate(
-    sampler: Sampler, pool: TextPool, *, model: str, seed: int, thinking: bool | None
+    sampler: Sampler, pool: TextPool, *, model: str, input_tokens: float, seed: int, thinking: bool | None
 ) -> TokenFit:
-    """Tokens per word of our text: from ``/tokenize``, else from the usage of two one-token requests."""
-    samples = sample_words(pool, seed, _SAMPLE_WORDS)
+    """Tokens per word of our text: from ``/tokenize``, else from the usage of two one-token requests.
+
+    Args:
+        sampler: counts.
+        pool: the text.
+        model: whose tokenizer.
+        input_tokens: what prompts will hold; the longer sample has about half of it.
+        seed: of the run.
+        thinking: changes the chat template's share.
+    """
+    many = max(2 * _FEW_WORDS, min(_MANY_WORDS, round(input_tokens / 2)))
+    samples = sample_words(pool, seed, (_FEW_WORDS, many))
     for count_of, source in (
         (sampler.tokenize, "the server's /tokenize"),
         (sampler.usage, "usage of two short requests"),

@@ -129,7 +129,14 @@ async def _prompts(
             remedy="Lower --input-tokens or --output-tokens.",
         )
     pool = TextPool(seed)
-    fit = await calibrate(sampler, pool, model=identity.server.model, seed=seed, thinking=config.thinking)
+    fit = await calibrate(
+        sampler,
+        pool,
+        model=identity.server.model,
+        input_tokens=config.input_tokens.mean,
+        seed=seed,
+        thinking=config.thinking,
+    )
     prompts = SyntheticPrompts(
         input_tokens=config.input_tokens,
         output_tokens=config.output_tokens,

@@ -43,18 +43,17 @@ def test_a_calm_run_stands() -> None:
 
 
 def test_an_open_loop_that_sent_late_is_void() -> None:
-    """Two in a hundred 40 ms late, where 5 ms are allowed at p99."""
-    reason = judge([record(i, lag_s=0.04 if i < 2 else 0) for i in range(100)])
-    assert reason is not None
-    assert "p99 send lag" in reason
+    """One in a hundred may be late, and two in any run; three of a hundred, 40 ms each, are too many."""
+    assert judge([record(i, lag_s=0.04 if i < 2 else 0) for i in range(100)]) is None
+    reason = judge([record(i, lag_s=0.04 if i < 3 else 0) for i in range(100)])
+    assert reason == "the client sent 3 of 100 requests more than 5.0 ms late"
 
 
-def test_a_closed_loop_bears_two_late_sends_in_a_hundred_but_not_ten() -> None:
-    """Its pace is judged at p95."""
-    assert judge([record(i, lag_s=0.04 if i < 2 else 0) for i in range(100)], open_loop=False) is None
-    reason = judge([record(i, lag_s=0.04 if i < 10 else 0) for i in range(100)], open_loop=False)
-    assert reason is not None
-    assert "p95 send lag 40.0 ms, allowed 5.0 ms" in reason
+def test_a_closed_loop_bears_five_late_sends_in_a_hundred_but_not_six() -> None:
+    """Each slot's pace is its own."""
+    assert judge([record(i, lag_s=0.04 if i < 5 else 0) for i in range(100)], open_loop=False) is None
+    reason = judge([record(i, lag_s=0.04 if i < 6 else 0) for i in range(100)], open_loop=False)
+    assert reason == "the client sent 6 of 100 requests more than 5.0 ms late"
 
 
 def test_a_slow_server_makes_lag_matter_less() -> None:
