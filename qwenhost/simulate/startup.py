@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -19,8 +20,10 @@ NOTICE = "This is a simulated engine: no model is loaded, and no figure it gives
 def say(line: str, level: str = "INFO") -> None:
     """One line of the engine's log, framed as vLLM frames it, with the label where it names its file."""
     stamp = time.strftime("%m-%d %H:%M:%S")
-    sys.stderr.write(f"(APIServer pid={os.getpid()}) {level} {stamp} {PREFIX} {line}\n")
-    sys.stderr.flush()
+    # A log nobody reads any more must not keep the engine from draining.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"(APIServer pid={os.getpid()}) {level} {stamp} {PREFIX} {line}\n")
+        sys.stderr.flush()
 
 
 def startup_lines(candidate: Candidate, version: str) -> list[str]:

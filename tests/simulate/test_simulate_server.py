@@ -7,8 +7,11 @@ import http.client
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -17,10 +20,10 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import EngineProcess
 
+ENGINE_SCRIPT = Path(__file__).with_name("simulated_process.py")
 USER = [{"role": "user", "content": "Tell me something."}]
 
 
@@ -316,6 +319,20 @@ class TestEnd:
         assert "EngineCore encountered an issue" in rest[-2]
         assert engine.wait() == 0
         assert any("cancelling 1 requests" in line for line in engine.log)
+
+    def test_it_ends_though_nobody_reads_its_log(self) -> None:
+        """A closed pipe on the other end of stderr does not hold up the drain."""
+        with subprocess.Popen(
+            [sys.executable, str(ENGINE_SCRIPT), "{}"], stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            assert any("startup complete" in line for line in process.stderr)
+            process.stderr.close()
+            process.terminate()
+            try:
+                assert process.wait(10) == 0
+            finally:
+                process.kill()
 
     def test_a_port_in_use(self, start_engine: Callable[..., EngineProcess]) -> None:
         """Fails before anything else, in vLLM's words."""
