@@ -136,6 +136,7 @@ class Architecture(Value, frozen=True, kw_only=True):
     linear_value_head_dim: int
     linear_conv_kernel_dim: int
     num_experts: int
+    """0 in the dense siblings: their MLP is ``shared_expert_intermediate_size`` wide and has no gate."""
     num_experts_per_tok: int
     moe_intermediate_size: int
     shared_expert_intermediate_size: int
@@ -196,6 +197,7 @@ class Architecture(Value, frozen=True, kw_only=True):
         full, linear = self.num_full_attention_layers, self.num_linear_attention_layers
         shared = 3 * h * self.shared_expert_intermediate_size
         mtp = self.mtp_num_hidden_layers
+        gate = h if self.num_experts else 0
         linear_big = h * (self.linear_conv_dim + self.linear_value_dim) + self.linear_value_dim * h
         linear_small = (
             2 * h * self.linear_num_value_heads  # in_proj_a, in_proj_b
@@ -213,13 +215,13 @@ class Architecture(Value, frozen=True, kw_only=True):
             "router": layers * h * self.num_experts,
             "routed_experts": layers * self.num_experts * self.expert_parameters,
             "shared_expert": layers * shared,
-            "shared_expert_gate": layers * h,
+            "shared_expert_gate": layers * gate,
             "norms": (2 * layers + 1) * h,
             "mtp_fc": mtp * 2 * h * h,
             "mtp_self_attn": mtp * (self.self_attn_layer_parameters + 2 * self.head_dim),
             "mtp_routed_experts": mtp * self.num_experts * self.expert_parameters,
             "mtp_shared_expert": mtp * shared,
-            "mtp_small": mtp * (h * self.num_experts + h + 2 * h) + (3 * h if mtp else 0),
+            "mtp_small": mtp * (h * self.num_experts + gate + 2 * h) + (3 * h if mtp else 0),
             "vision": self.vision.parameters if self.vision else 0,
         }
 
@@ -244,6 +246,8 @@ class WeightFormat(Value, frozen=True, kw_only=True):
     """Bits per stored weight."""
     scale_bits: float = 0
     """Bits of one scale."""
+    loaded_scale_bits: float | None = None
+    """Bits of one scale in memory, where vLLM widens it on load (block FP8: float32); None = as stored."""
     scale_block: tuple[int, int] = (1, 1)
     """(rows, columns) of weights that share one scale; ``(1, 128)`` is group size 128."""
     zero_bits: float = 0
@@ -257,20 +261,39 @@ class WeightFormat(Value, frozen=True, kw_only=True):
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Mean bytes per parameter, scales and zero points included."""
-        rows, columns = self.scale_block
-        return self.bits / 8 + (self.scale_bits + self.zero_bits) / 8 / (rows * columns)
+        """Mean bytes per parameter in memory, scales and zero points included."""
+        scale_bits = self.scale_bits if self.loaded_scale_bits is None else self.loaded_scale_bits
+        return self._mean_bytes(scale_bits + self.zero_bits)
 
     @property
     def stored_bytes_per_parameter(self) -> float:
         """Mean bytes per parameter in the files, what vLLM drops on load included."""
+        return self._mean_bytes(self.scale_bits + self.zero_bits + self.dropped_bits)
+
+    def _mean_bytes(self, bits_per_block: float) -> float:
         rows, columns = self.scale_block
-        return self.bytes_per_parameter + self.dropped_bits / 8 / (rows * columns)
+        return self.bits / 8 + bits_per_block / 8 / (rows * columns)
 
     @property
     def group_size(self) -> int:
         """Columns that share a scale; tensor parallel shards must not cut a group."""
         return self.scale_block[1] if self.scale_bits else 1
+
+
+Sharding = Literal["tensor", "kv_heads", "vocabulary", "experts", "replicated"]
+"""How vLLM spreads a tensor over ranks: cut by tensor parallel size; K and V only down to one head;
+rows of the padded vocabulary; experts over all TP x DP ranks; or the same on every rank."""
+
+
+class WeightPart(Value, frozen=True, kw_only=True):
+    """Bytes of one module group that are sharded one way, as vLLM holds them after loading."""
+
+    group: ModuleGroup
+    sharding: Sharding
+    bytes: int
+    """All layers, all ranks."""
+    layer_bytes: tuple[int, ...] = ()
+    """By decoder layer, where those that have the group differ (pruned experts); sums to ``bytes``."""
 
 
 class QualityNote(Value, frozen=True, kw_only=True):
@@ -308,6 +331,8 @@ class Checkpoint(Value, frozen=True, kw_only=True):
     """KV type the checkpoint is calibrated for, if it says so."""
     replicated_groups: tuple[ModuleGroup, ...] = ()
     """Groups this quantization cannot shard, beyond those vLLM always replicates."""
+    weights: tuple[WeightPart, ...] = ()
+    """True sizes from the headers of the safetensors files; empty = computed from ``formats``."""
     measured_load_bytes: Mapping[str, int] = {}
     """"Model loading took" by tensor parallel size as text, from logs."""
     quality: tuple[QualityNote, ...] = ()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 class Stage(Value, frozen=True, kw_only=True):
     """One pipeline stage."""
 
+    first_layer: int
     full_attention_layers: int
     linear_attention_layers: int
     is_first: bool
@@ -27,7 +28,7 @@ class Stage(Value, frozen=True, kw_only=True):
 def stages(architecture: Architecture, pipeline_parallel_size: int) -> tuple[Stage, ...]:
     """Layers by stage; what does not divide goes to the stages before the last.
 
-    Source: vLLM ``distributed/utils.py get_pp_indices``.
+    Source: https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/distributed/utils.py#L198
     """
     layers, interval = architecture.num_hidden_layers, architecture.full_attention_interval
     sizes = [layers // pipeline_parallel_size] * pipeline_parallel_size
@@ -38,6 +39,7 @@ def stages(architecture: Architecture, pipeline_parallel_size: int) -> tuple[Sta
         full = (start + size) // interval - start // interval
         found.append(
             Stage(
+                first_layer=start,
                 full_attention_layers=full,
                 linear_attention_layers=size - full,
                 is_first=index == 0,

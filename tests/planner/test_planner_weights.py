@@ -86,9 +86,43 @@ def test_kv_heads_are_replicated_beyond_two(catalog: Catalog) -> None:
 
 
 def test_pipeline_takes_the_fullest_stage(catalog: Catalog) -> None:
-    """Two stages of 24 layers; the one with the head or the embedding and the tower is the fuller."""
-    whole, half = rank_gib(catalog, "bf16"), rank_gib(catalog, "bf16", pipeline_parallel_size=2)
-    assert whole / 2 < half < whole / 2 + 0.5
+    """Two stages of 24 layers; the last has the head too, and every stage builds embedding and tower."""
+    whole = sizes(catalog, "bf16").per_rank(Parallelism(), vision=True, mtp=False).bytes_by_group
+    layout = Parallelism(pipeline_parallel_size=2)
+    half = sizes(catalog, "bf16").per_rank(layout, vision=True, mtp=False).bytes_by_group
+    assert half["routed_experts"] * 2 == whole["routed_experts"]
+    for group in ("lm_head", "embed_tokens", "vision"):
+        assert half[group] == whole[group]
+    assert half["norms"] == (2 * 24 + 1) * 3072 * 2
+
+
+def test_pipelined_drafts_hold_an_embedding_of_their_own(catalog: Catalog) -> None:
+    """With one stage the draft shares the target's embedding; with two it keeps its own."""
+    for stages_, own in ((1, None), (2, 248_320 * 3072 * 2)):
+        layout = Parallelism(pipeline_parallel_size=stages_)
+        rank = sizes(catalog, "bf16").per_rank(layout, vision=True, mtp=True).bytes_by_group
+        assert rank.get("mtp_embed_tokens") == own
+
+
+def test_shared_experts_are_whole_where_experts_and_replicas_are_split(catalog: Catalog) -> None:
+    """TP2 DP2 EP runs MoE layers on shards of the sequence, each rank with whole shared experts."""
+    shared = 48 * 3 * 3072 * 1024 * 2
+    for ep, expected in ((False, shared // 2), (True, shared)):
+        layout = Parallelism(tensor_parallel_size=2, data_parallel_size=2, enable_expert_parallel=ep)
+        rank = sizes(catalog, "bf16").per_rank(layout, vision=True, mtp=False).bytes_by_group
+        assert rank["shared_expert"] == expected
+
+
+def test_vision_tower_per_rank(catalog: Catalog) -> None:
+    """In data mode each rank holds the whole tower; cut in four it keeps norms, patches and positions."""
+    layout = Parallelism(tensor_parallel_size=4)
+    by_mode = {
+        mode: sizes(catalog, "bf16").per_rank(layout, vision=True, mtp=False, vision_mode=mode)  # type: ignore[arg-type]
+        for mode in ("weights", "data")
+    }
+    whole = 451_290_864 * 2
+    assert by_mode["data"].bytes_by_group["vision"] == whole
+    assert whole // 4 < by_mode["weights"].bytes_by_group["vision"] < whole // 4 + 8_000_000
 
 
 def test_stages_give_what_is_left_to_those_before_the_last(catalog: Catalog) -> None:
