@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import click
 
     from qwenhost.launcher.command import ServeOptions
+    from qwenhost.launcher.launch import Launch
     from qwenhost.launcher.preflight import Check
     from qwenhost.launcher.state import ServiceHome
-    from qwenhost.launcher.supervisor import Launch
     from qwenhost.plan import Plan
 
 
@@ -104,7 +104,8 @@ def _with_weights(plan: Plan | None, chosen: ServeOptions, options: Mapping[str,
     import msgspec
 
     from qwenhost.cli.output import say
-    from qwenhost.launcher.weights import fetch_checkpoint, verify_folder
+    from qwenhost.launcher.checkpoint_folder import verify_folder
+    from qwenhost.launcher.weights import fetch_checkpoint
 
     dummy = options["load_format"] == "dummy"
     if chosen.model:

@@ -12,8 +12,8 @@ import msgspec
 from qwenhost.errors import BadInputError
 from qwenhost.launcher.command import ServeOptions, cpu_command, plan_command, simulated_command
 from qwenhost.launcher.health import Limits
+from qwenhost.launcher.launch import FallbackCommand, Launch
 from qwenhost.launcher.service import new_home, running_service
-from qwenhost.launcher.supervisor import FallbackCommand, Launch
 from qwenhost.plan import plan_to_json
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from qwenhost.errors import QwenhostError, UnavailableError
 from qwenhost.launcher.state import ACTIVE, ServiceHome, ServiceState, current_state, state_root
-from qwenhost.launcher.supervisor import Launch, Supervisor
+from qwenhost.launcher.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from qwenhost.launcher.events import ServiceEvent
+    from qwenhost.launcher.launch import Launch
 
 INTERRUPTED: Final = 130
 _POLL_S: Final = 0.1

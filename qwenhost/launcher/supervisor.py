@@ -11,78 +11,33 @@ import os
 import queue
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from qwenhost.launcher import failures
+from qwenhost.launcher.deadlines import Deadlines
 from qwenhost.launcher.deviation import describe, deviations
 from qwenhost.launcher.events import ServiceEvent
 from qwenhost.launcher.failures import Failure, FailureScanner
-from qwenhost.launcher.health import BecameReady, Endpoint, HealthMonitor, Limits, Liveness, NotServing, Pulse
+from qwenhost.launcher.health import BecameReady, Endpoint, HealthMonitor, Liveness, NotServing, Pulse
 from qwenhost.launcher.phases import Phase, StartProgress, split_line
 from qwenhost.launcher.process import EngineProcess, Exited, Gone, Line, RotatingLog, Spawned, SpawnFailed
-from qwenhost.launcher.restart import RestartHistory, RestartPolicy
+from qwenhost.launcher.restart import RestartHistory
 from qwenhost.launcher.state import ACTIVE, Change, ServiceHome, ServiceState, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from qwenhost.launcher.command import EngineCommand
+    from qwenhost.launcher.launch import FallbackCommand, Launch
 
 MAX_FALLBACKS: Final = 3
-IDLE_WAIT_S: Final = 3600.0
-
-
-@dataclass(frozen=True)
-class FallbackCommand:
-    """One of the plan's fallbacks, as a command."""
-
-    trigger: str
-    change: str
-    command: EngineCommand
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What a supervisor is given to run."""
-
-    command: EngineCommand
-    api_key: str | None = field(default=None, repr=False)
-    fallbacks: tuple[FallbackCommand, ...] = ()
-    limits: Limits = field(default_factory=Limits)
-    policy: RestartPolicy = field(default_factory=RestartPolicy)
 
 
 @dataclass(frozen=True)
 class _StopRequest:
     force: bool
-
-
-class _Deadlines:
-    """Named points in time."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._at: dict[str, float] = {}
-
-    def set(self, name: str, seconds: float) -> None:
-        self._at[name] = self._clock() + seconds
-
-    def clear(self, *names: str) -> None:
-        for name in names:
-            self._at.pop(name, None)
-
-    def wait_s(self) -> float:
-        """Seconds to the next one."""
-        return max(0.0, min(self._at.values(), default=self._clock() + IDLE_WAIT_S) - self._clock())
-
-    def take_due(self) -> list[str]:
-        """Names that are due, removed."""
-        due = [name for name, at in self._at.items() if at <= self._clock()]
-        self.clear(*due)
-        return due
 
 
 class Supervisor:
@@ -111,7 +66,7 @@ class Supervisor:
         self._environ = os.environ if environ is None else environ
         self._clock = clock
         self._queue: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
-        self._deadlines = _Deadlines(clock)
+        self._deadlines = Deadlines(clock)
         self._history = RestartHistory(launch.policy, rng or random.Random())  # noqa: S311 - jitter
         self._command = launch.command
         self._unused = list(launch.fallbacks)

@@ -12,8 +12,9 @@ from launcher_kit import QUICK, RESTLESS, STAND_IN, Story
 from qwenhost.cli.main import run
 from qwenhost.launcher.build import free_port
 from qwenhost.launcher.command import EngineCommand
+from qwenhost.launcher.launch import FallbackCommand, Launch
 from qwenhost.launcher.state import ServiceHome
-from qwenhost.launcher.supervisor import FallbackCommand, Launch, Supervisor
+from qwenhost.launcher.supervisor import Supervisor
 from qwenhost.plan import Plan, load_plan
 
 if TYPE_CHECKING:

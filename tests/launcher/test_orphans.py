@@ -22,7 +22,7 @@ SUPERVISE = textwrap.dedent(
     from qwenhost.launcher.build import free_port
     from qwenhost.launcher.command import EngineCommand
     from qwenhost.launcher.service import new_home, running_service
-    from qwenhost.launcher.supervisor import Launch
+    from qwenhost.launcher.launch import Launch
 
     port = free_port()
     command = EngineCommand(

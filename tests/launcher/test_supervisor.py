@@ -16,8 +16,9 @@ import pytest
 from launcher_kit import QUICK, RESTLESS, Story
 
 from qwenhost.launcher.command import EngineCommand
+from qwenhost.launcher.launch import FallbackCommand
 from qwenhost.launcher.process import session_members
-from qwenhost.launcher.supervisor import FallbackCommand, Supervisor
+from qwenhost.launcher.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from qwenhost.launcher.state import ServiceHome

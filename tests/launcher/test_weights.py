@@ -12,7 +12,8 @@ import pytest
 from hub_server import COMMIT, Hub, running_hub
 
 from qwenhost.errors import BadInputError, QwenhostError, UnavailableError
-from qwenhost.launcher.weights import LocalCheckpoint, fetch_checkpoint, read_header, verify_folder
+from qwenhost.launcher.checkpoint_folder import LocalCheckpoint, read_header, verify_folder
+from qwenhost.launcher.weights import fetch_checkpoint
 
 Fetch = Callable[..., LocalCheckpoint]
 

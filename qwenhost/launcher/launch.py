@@ -1,0 +1,32 @@
+"""What a supervisor is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qwenhost.launcher.health import Limits
+from qwenhost.launcher.restart import RestartPolicy
+
+if TYPE_CHECKING:
+    from qwenhost.launcher.command import EngineCommand
+
+
+@dataclass(frozen=True)
+class FallbackCommand:
+    """One of the plan's fallbacks, as a command."""
+
+    trigger: str
+    change: str
+    command: EngineCommand
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a supervisor is given to run."""
+
+    command: EngineCommand
+    api_key: str | None = field(default=None, repr=False)
+    fallbacks: tuple[FallbackCommand, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
