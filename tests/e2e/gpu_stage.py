@@ -21,12 +21,14 @@ process groups                        `RankGroup`: size and rank, no communicati
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
 import importlib.abc
 import importlib.machinery
 import os
+import shutil
 import sys
 import tempfile
 import types
@@ -71,10 +73,12 @@ class RankGroup:
 
 def raise_curtain() -> None:
     """Prepare this process; before anything of vLLM is imported, once."""
+    tempfile.tempdir = tempfile.mkdtemp(prefix="vllm-stage-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
     os.environ |= {
         "HF_HUB_OFFLINE": "1",
         "VLLM_HAS_FLASHINFER_CUBIN": "1",
-        "VLLM_CACHE_ROOT": tempfile.mkdtemp(prefix="vllm-stage-"),
+        "VLLM_CACHE_ROOT": tempfile.mkdtemp(),
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
     }

@@ -2,6 +2,8 @@
 
     PYTHONPATH=<vllm sources> <engine>/bin/python tests/e2e/kv_oracle.py < cases.json > results.json
 
+Without ``PYTHONPATH`` the engine's own, older vLLM answers.
+
 Called, in the order of a start-up, on the stage of `gpu_stage`:
 
 1. ``EngineArgs(...).create_engine_config()`` on a directory holding the real ``config.json``:
@@ -154,10 +156,11 @@ def initialize(vllm_config: Any, workers: list[dict[str, Any]], available_bytes:
 
 def geometry(vllm_config: Any, workers: list[dict[str, Any]]) -> dict[str, Any]:
     """Tokens of an attention block, bytes of a page, bytes of a block on the fullest rank."""
-    from vllm.v1.core import kv_cache_planning as planning
     from vllm.v1.kv_cache_interface import FullAttentionSpec
 
-    groups = planning.get_global_kv_cache_groups(vllm_config, workers)
+    planning = planning_module()
+    whole = {name: spec for specs in workers for name, spec in specs.items()}
+    groups = planning.get_kv_cache_groups(vllm_config, whole)
     per_rank = [planning._project_kv_cache_groups_to_worker(groups, specs) for specs in workers]
     specs = [group.kv_cache_spec for group in groups]
     return {
@@ -165,6 +168,17 @@ def geometry(vllm_config: Any, workers: list[dict[str, Any]]) -> dict[str, Any]:
         "page_bytes": planning.get_uniform_page_size(specs),
         "block_bytes": max(planning._pool_bytes_per_block(vllm_config, rank) for rank in per_rank),
     }
+
+
+def planning_module() -> Any:
+    """Where the release keeps its planning functions."""
+    try:
+        from vllm.v1.core import kv_cache_planning
+    except ImportError:  # to 0.32
+        from vllm.v1.core import kv_cache_utils
+
+        return kv_cache_utils
+    return kv_cache_planning
 
 
 def blocks_per_request(vllm_config: Any, kv_cache: Any) -> int:
