@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qwenhost.cost.sensitivity import SensitivityRow
 
 SURE, FAIRLY_SURE = 0.9, 0.7
+TRIAL = "No verdict: the run was not of what is priced."
 
 
 def verdict_of(
@@ -34,11 +35,15 @@ def verdict_of(
     confidence, why = _confidence(side, crossing, self_hosting=self_hosting)
     hosted = [line for line in lines if line.kind == "hosted_qwen"]
     cheapest = min(hosted, key=lambda line: line.usd_per_request, default=None)
+    if side.warnings:
+        headline = TRIAL
+    elif given:
+        headline = _headline(side, baseline, self_hosting=self_hosting)
+    else:
+        headline = _open_headline(baseline, crossing)
     return Verdict(
         choice="self_host" if self_hosting else "api",
-        headline=_headline(side, baseline, self_hosting=self_hosting)
-        if given
-        else _open_headline(baseline, crossing),
+        headline=headline,
         sentence=_sentence(side, baseline, crossing, requests_per_day, given=given),
         reasons=tuple(_reasons(side, baseline, crossing, rows)),
         cautions=tuple(_cautions(side, baseline, cheapest)),
@@ -128,7 +133,7 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
     basis = side.requests_per_s_per_node.basis
     if basis == "simulated":
         found.append("The node's speed was simulated, not measured on hardware.")
-    elif basis != "measured":
+    elif basis != "measured" and not side.warnings:
         found.append("The node's speed is predicted, not measured.")
     found.extend(side.warnings)
     if side.meets_slo is False:
@@ -144,6 +149,8 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
 
 
 def _confidence(side: SelfHost, crossing: BreakEven, *, self_hosting: bool) -> tuple[Confidence, str]:
+    if side.warnings:
+        return "low", "the rates are those of another model or machine"
     share = crossing.share_cheaper_at_volume
     agree = share if self_hosting else 1 - share
     level: Confidence = "high" if agree >= SURE else "moderate" if agree >= FAIRLY_SURE else "low"
