@@ -20,6 +20,12 @@ BF16_BYTES = 2
 # vLLM config/vllm.py: capture sizes reach min(2 * max_num_seqs * (1 + drafts), 512); 1024 on SM10x.
 MAX_CAPTURE_SIZE = 512
 MAX_CAPTURE_SIZE_SM10X = 1024
+# v1/worker/gpu/sample/penalties.py, model runner V2: counts of output tokens (int32) and a bit per prompt
+# token, for every sequence and every token of the vocabulary, whether penalties are used or not.
+PENALTY_BYTES_PER_SEQUENCE_VOCAB = 4 + 1 / 8
+FIRST_V2_RUNNER = (0, 28)
+# The processor's largest image or video in tokens; vLLM profiles as many of them as fit into a batch.
+LARGEST_ITEM_TOKENS = 16384
 
 
 class Overheads(Value, frozen=True, kw_only=True):
@@ -45,6 +51,8 @@ class EngineShape(Value, frozen=True, kw_only=True):
     num_speculative_tokens: int = 0
     vision: bool = True
     enforce_eager: bool = False
+    v2_runner: bool = True
+    """Model runner V2, the default for hybrid models from vLLM 0.28 on."""
 
 
 def usable_bytes(total_bytes: int, utilization: float, constants: Constants) -> int:
@@ -66,7 +74,7 @@ def overheads(
     compute_capability: float,
 ) -> Overheads:
     """Every term for one rank."""
-    vision = _vision_bytes(parallelism, constants) if shape.vision and architecture.vision else 0.0
+    vision = _vision_bytes(parallelism, shape, constants) if shape.vision and architecture.vision else 0.0
     peak = max(
         vision,
         _forward_bytes(architecture, parallelism, shape, constants),
@@ -76,7 +84,7 @@ def overheads(
     return Overheads(
         activation_bytes=round(constants["activation_base_bytes"] + peak),
         cudagraph_bytes=round(graphs),
-        non_torch_bytes=round(constants["persistent_buffer_bytes"]),
+        non_torch_bytes=round(constants["persistent_buffer_bytes"] + _penalty_bytes(architecture, shape)),
     )
 
 
@@ -94,8 +102,15 @@ def capture_sizes(shape: EngineShape, compute_capability: float) -> int:
     return small + middle + large
 
 
-def _vision_bytes(parallelism: Parallelism, constants: Constants) -> float:
-    return constants["vision_profile_bytes"] / parallelism.tensor_parallel_size
+def _penalty_bytes(architecture: Architecture, shape: EngineShape) -> float:
+    if not shape.v2_runner:
+        return 0.0
+    return shape.max_num_seqs * architecture.vocab_size * PENALTY_BYTES_PER_SEQUENCE_VOCAB
+
+
+def _vision_bytes(parallelism: Parallelism, shape: EngineShape, constants: Constants) -> float:
+    items = max(1, shape.max_num_batched_tokens // LARGEST_ITEM_TOKENS)
+    return constants["vision_profile_bytes"] * items / parallelism.tensor_parallel_size
 
 
 def _forward_bytes(
@@ -116,12 +131,19 @@ def _forward_bytes(
         / parallelism.tensor_parallel_size
         * constants["gdn_projection_bytes_per_token_channel"]
     )
-    return hidden + max(experts, projection)
+    dense = (
+        tokens
+        * (0 if architecture.num_experts else architecture.shared_expert_intermediate_size)
+        / parallelism.tensor_parallel_size
+        * constants["mlp_bytes_per_token_channel"]
+    )
+    return hidden + max(experts, projection, dense)
 
 
 def _sampler_bytes(architecture: Architecture, shape: EngineShape, constants: Constants) -> float:
     rows = min(shape.max_num_seqs * (1 + shape.num_speculative_tokens), shape.max_num_batched_tokens)
-    return rows * architecture.vocab_size * constants["sampler_bytes_per_row_vocab"]
+    name = "sampler_bytes_per_row_vocab_v2" if shape.v2_runner else "sampler_bytes_per_row_vocab"
+    return rows * architecture.vocab_size * constants[name]
 
 
 def _cudagraph_bytes(shape: EngineShape, constants: Constants, compute_capability: float) -> float:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from qwenhost.plan import MemoryBreakdown, Rejection
-from qwenhost.planner.cache import BlockLayout, CacheOptions, block_layout
-from qwenhost.planner.overheads import EngineShape, Overheads, outside_bytes, overheads, usable_bytes
+from qwenhost.planner.cache import BlockLayout, CacheOptions, block_layout, version_tuple
+from qwenhost.planner.overheads import (
+    FIRST_V2_RUNNER,
+    EngineShape,
+    Overheads,
+    outside_bytes,
+    overheads,
+    usable_bytes,
+)
 from qwenhost.planner.rules import STATE_BLOCKS_LINK
 from qwenhost.units import format_gib
 
@@ -24,6 +33,8 @@ HIGH_UTILIZATION: Final = 0.95
 MOST_SEQUENCES: Final = 1024
 SEQUENCE_STEPS: Final = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 LEAST_BATCHED_TOKENS: Final = 2048
+# config/compilation.py, with full CUDA graphs: on main by 2026-03-31 (vllm#38270), in no 0.19 we know of.
+FIRST_TO_CHECK_STATE_BLOCKS: Final = (0, 20)
 CONTEXT_STEP: Final = 1024
 
 
@@ -55,6 +66,8 @@ class Settings(NamedTuple):
     gdn_prefill_backend: str | None = None
     moe_backend: str | None = None
     """None = what the GPU kind needs."""
+    profile_vision: bool = True
+    """False = ``--skip-mm-profiling``: the tower is loaded and its peak not counted."""
 
 
 class Sized(NamedTuple):
@@ -97,6 +110,23 @@ def size(context: Context, option: Option, settings: Settings) -> Sized | Reject
         max_model_len=length,
         max_num_seqs=sequences,
     )
+
+
+def size_as_given(
+    context: Context, option: Option, settings: Settings, loaded_bytes: int | None = None
+) -> tuple[BlockLayout, MemoryBreakdown, Rejection | None]:
+    """These very flags, the number of sequences too; what is missing if vLLM would not start.
+
+    ``loaded_bytes`` is a known "Model loading took" in place of the computed weights.
+    """
+    blocks = block_layout(context.architecture_of(option), cache_options(context, option, settings))
+    sequences = settings.most_sequences
+    memory = _memory(context, option, settings, sequences)
+    if loaded_bytes is not None:
+        available = memory.kv_cache_bytes + memory.weights_bytes - loaded_bytes
+        memory = msgspec.structs.replace(memory, weights_bytes=loaded_bytes, kv_cache_bytes=available)
+    refused = _refusal(context, option, settings, blocks=blocks, memory=memory, sequences=sequences)
+    return blocks, memory, refused
 
 
 def size_first(context: Context, option: Option) -> Sized | Rejection:
@@ -167,8 +197,9 @@ def _memory(context: Context, option: Option, settings: Settings, sequences: int
         max_num_seqs=sequences,
         max_num_batched_tokens=settings.max_num_batched_tokens,
         num_speculative_tokens=option.num_speculative_tokens,
-        vision=settings.vision,
+        vision=settings.vision and settings.profile_vision,
         enforce_eager=settings.enforce_eager,
+        v2_runner=version_tuple(context.request.vllm_version) >= FIRST_V2_RUNNER,
     )
     constants, spec = context.constants, context.spec
     other: Overheads = overheads(
@@ -243,7 +274,8 @@ def _refusal(
             f"one request of {length:,} tokens needs {format_gib(need)} of cache per GPU, "
             f"{format_gib(available)} are left; the longest that starts is {longest:,}.",
         )  # fmt: skip
-    if sequences > blocks.num_blocks(available):
+    checked = version_tuple(context.request.vllm_version) >= FIRST_TO_CHECK_STATE_BLOCKS
+    if checked and not settings.enforce_eager and sequences > blocks.num_blocks(available):
         return _rejection(
             option, "state_blocks_too_few", sequences * blocks.block_bytes, available,
             f"max_num_seqs {sequences} exceeds the {blocks.num_blocks(available)} cache blocks; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from qwenhost.errors import BadInputError
@@ -54,8 +55,35 @@ def test_terms_move_with_what_causes_them(catalog: Catalog, architecture: Archit
     assert terms(shape(1024))[0] > terms(shape(64))[0]
     assert terms(shape(64, vision=True))[0] > terms(shape(64, batch=2048, vision=False))[0]
     assert terms(shape(enforce_eager=True))[1] == 0
-    # 1,024 rows of 248,320 logits at 12.5 bytes are 2.96 GiB, beside the base of 0.37 GiB.
-    assert terms(shape(1024))[0] / GIB == pytest.approx(2.96 + 0.37, abs=0.01)
+    # 1,024 rows of 248,320 logits at 14 bytes are 3.32 GiB, beside the base of 0.35 GiB.
+    assert terms(shape(1024))[0] / GIB == pytest.approx(3.32 + 0.35, abs=0.01)
+
+
+def test_runner_v2_keeps_penalty_counts_for_every_sequence(
+    catalog: Catalog, architecture: Architecture
+) -> None:
+    """1,024 sequences x 248,320 tokens x (4 bytes + 1 bit) are 0.98 GiB more than in older versions."""
+    constants = Constants(catalog.gpus["h200"], catalog.calibrations)
+    new, old = (
+        overheads(architecture, Parallelism(), shape(1024, v2_runner=v2), constants, 9.0).non_torch_bytes
+        for v2 in (True, False)
+    )
+    assert new - old == 1024 * 248_320 * 4 + 1024 * 248_320 // 8
+
+
+def test_vision_is_profiled_with_as_many_images_as_fill_a_batch(
+    catalog: Catalog, architecture: Architecture
+) -> None:
+    """A model one wide has no activations of its own: 65,536 tokens are four of the largest images."""
+    constants = Constants(catalog.gpus["h200"], catalog.calibrations)
+    thin = msgspec.structs.replace(
+        architecture, hidden_size=1, vocab_size=1, linear_num_key_heads=0, linear_num_value_heads=1,
+        linear_value_head_dim=1,
+    )  # fmt: skip
+    one = constants["vision_profile_bytes"]
+    for batch, images in ((8192, 1), (16384, 1), (65536, 4)):
+        found = overheads(thin, Parallelism(), shape(1, batch), constants, 9.0)
+        assert found.activation_bytes - constants["activation_base_bytes"] == pytest.approx(images * one)
 
 
 def test_a_missing_constant_is_named(catalog: Catalog) -> None:

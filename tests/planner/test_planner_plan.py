@@ -112,7 +112,7 @@ def test_rejected_layouts_are_not_lost(plan: Callable[..., Plan]) -> None:
         ({"num_speculative_tokens": 1, "enable_prefix_caching": True}, "mtp_with_prefix_caching"),
         ({"max_model_len": 2_000_000}, "context_exceeds_model"),
         ({"gpu_memory_utilization": 1.0}, "utilization_above_free"),
-        ({"max_num_seqs": 100_000, "checkpoint": "fp8"}, "state_blocks_too_few"),
+        ({"max_num_seqs": 4000, "checkpoint": "fp8"}, "state_blocks_too_few"),
         ({"max_num_batched_tokens": 1024, "enable_prefix_caching": True}, "batched_tokens_too_few"),
         (BF16 | {"pipeline_parallel_size": 1, "data_parallel_size": 1}, "weights_do_not_fit"),
         (SHORT | {"max_model_len": 262_144}, "kv_cache_too_small"),
