@@ -44,14 +44,16 @@ def parse_counters(text: str) -> dict[str, float]:
     return found
 
 
-async def read_counters(target: Target, selector: StampingSelector) -> dict[str, float]:
+async def read_counters(
+    target: Target, selector: StampingSelector, headers: Sequence[tuple[str, str]] = ()
+) -> dict[str, float]:
     """Counters once two readings in a row agree; empty where there is no ``/metrics``.
 
     vLLM books a request's end a moment after its last byte left.
     """
     last: dict[str, float] = {}
     for _ in range(_SETTLE_TRIES):
-        answer = await fetch(target, selector, request_bytes(target, "GET", "/metrics"))
+        answer = await fetch(target, selector, request_bytes(target, "GET", "/metrics", headers=headers))
         if answer.error is not None or answer.status != 200:
             return {}
         current = parse_counters(bytes(answer.body).decode(errors="replace"))

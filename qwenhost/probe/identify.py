@@ -74,7 +74,7 @@ async def identify(
     return Identity(
         server=Server(
             name="simulated" if simulated else "vllm" if vllm else owner or said or "unknown",
-            version=await _version(target, selector),
+            version=await _version(target, selector, headers),
             model=model or cards[0].id,
             url=target.origin,
             simulated=simulated,
@@ -110,8 +110,8 @@ def _cards(answer: Exchange) -> list[_Card]:
         return []
 
 
-async def _version(target: Target, selector: StampingSelector) -> str | None:
-    answer = await fetch(target, selector, request_bytes(target, "GET", "/version"))
+async def _version(target: Target, selector: StampingSelector, headers: Headers) -> str | None:
+    answer = await fetch(target, selector, request_bytes(target, "GET", "/version", headers=headers))
     if answer.error is not None or answer.status != 200:
         return None
     try:

@@ -92,11 +92,11 @@ async def _run(
         if on_progress is not None:
             on_progress(Progress(phase="warm-up", total_requests=config.warmup_requests))
         await _warm_up(config, client, requests)
-        before = await read_counters(target, selector)
+        before = await read_counters(target, selector, headers)
         started_at = dt.datetime.now(dt.UTC)
         traffic = Traffic(config, client, payload=requests.payload, seed=seed, on_progress=on_progress)
         lag = await traffic.offer()
-        after = await read_counters(target, selector)
+        after = await read_counters(target, selector, headers)
     finally:
         await client.close()
     run = Run(
