@@ -95,7 +95,9 @@ def command(
     known = wiring.catalog(ctx)
     files = live.Files.within(output_dir, comparison=save, report=html)
     plan, workload = pricing.plan_and_workload(ctx, known, plan_file, options)
-    measurements = live.measurements(plan, workload, measurements_file, files, options, quiet=as_json)
+    measurements = live.measurements(
+        ctx, plan, workload, options, measured_before=measurements_file, files=files, quiet=as_json
+    )
     comparison = pricing.make_comparison(
         ctx, known, plan=plan, workload=workload, measurements=measurements, options=options
     )

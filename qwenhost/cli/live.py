@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import click
+
     from qwenhost.facts import Workload
     from qwenhost.launcher.events import ServiceEvent
     from qwenhost.launcher.service import RunningService
@@ -51,12 +53,13 @@ class Files:
 
 
 def measurements(
+    ctx: click.Context,
     plan: Plan,
     workload: Workload,
-    measured_before: Path | None,
-    files: Files,
     options: Mapping[str, Any],
     *,
+    measured_before: Path | None,
+    files: Files,
     quiet: bool,
 ) -> Measurements | None:
     """A saved run, a run made now, or None to price the prediction.
@@ -81,24 +84,29 @@ def measurements(
     if not engine:
         return None
     _tell(f"plan   {plan.chosen.label} on {plan.inputs.node.description}", quiet=quiet)
-    measured = _serve_and_probe(plan, workload, options, quiet=quiet)
+    measured = _serve_and_probe(ctx, plan, workload, options, quiet=quiet)
     if files.measurements:
         write_atomically(files.measurements, measurements_to_json(measured))
     return measured
 
 
 def _serve_and_probe(
-    plan: Plan, workload: Workload, options: Mapping[str, Any], *, quiet: bool
+    ctx: click.Context, plan: Plan, workload: Workload, options: Mapping[str, Any], *, quiet: bool
 ) -> Measurements:
+    from qwenhost.cli.service_setup import checks_for
     from qwenhost.launcher.build import free_port, running_engine
     from qwenhost.launcher.command import ServeOptions
+    from qwenhost.launcher.preflight import require_passed
 
     engine: Literal["vllm", "simulated"] = options["engine"]
+    port = free_port()
+    subject = {"target": "gpu", "host": "127.0.0.1", "model": None, "vllm_bin": None, **options, "port": port}
+    require_passed(checks_for(ctx, plan, subject, os.environ))
     _tell(f"serve  {'a simulated engine, no GPU is used' if engine == 'simulated' else 'vLLM'}", quiet=quiet)
     with running_engine(
         plan,
         ServeOptions(
-            port=free_port(),
+            port=port,
             vllm_bin=options.get("vllm_bin"),
             model=_weights(plan) if engine == "vllm" else None,
         ),

@@ -21,6 +21,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "Write a plan as argv, config, docker, compose, systemd or Helm values.",
     ),
     "serve": ("qwenhost.cli.serve:command", "Start and supervise vLLM from a plan."),
+    "fetch": ("qwenhost.cli.fetch:command", "Fetch and verify weights, and start nothing."),
     "status": ("qwenhost.cli.status:command", "Show the services started here."),
     "logs": ("qwenhost.cli.logs:command", "Print or follow a service's log."),
     "stop": ("qwenhost.cli.stop:command", "Drain and stop a service."),

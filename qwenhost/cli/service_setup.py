@@ -73,7 +73,8 @@ def checks_for(
 
     known = wiring.catalog(ctx)
     candidate = plan.chosen if plan else None
-    wanted = candidate.checkpoint if candidate and not options["model"] else None
+    reads_hub = options["engine"] == "vllm" and not options["model"]
+    wanted = candidate.checkpoint if candidate and reads_hub else None
     checkpoint = known.checkpoints.get(candidate.checkpoint.id) if candidate else None
     subject = Subject(
         **{name: options[name] for name in ("engine", "target", "host", "port")},

@@ -30,7 +30,9 @@ class translated:  # noqa: N801 - used as a word: with translated(ref)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and (ours := _as_ours(self._ref, error)) is not None:
+        if error is None or isinstance(error, QwenhostError):
+            return
+        if (ours := _as_ours(self._ref, error)) is not None:
             raise ours from error
 
 

@@ -107,7 +107,7 @@ def require_passed(checks: Sequence[Check]) -> None:
     more = f" (failed too: {', '.join(c.name for c in rest)})" if rest else ""
     raise UnavailableError(
         f"{first.name}: {first.detail}{more}",
-        remedy=f"{first.remedy} The whole list: qwenhost doctor. To start anyway: --force",
+        remedy=f"{first.remedy} The whole list: qwenhost doctor. To start anyway: qwenhost serve --force",
     )
 
 

@@ -5,9 +5,12 @@ Safetensors only: pickled weights and Python files of a repository are neither f
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,11 +23,12 @@ from qwenhost.facts import Value
 from qwenhost.files import write_atomically
 from qwenhost.launcher.checkpoint_folder import LocalCheckpoint, verify_folder
 from qwenhost.launcher.hub_errors import translated
+from qwenhost.launcher.hub_retry import Retries
 from qwenhost.units import format_bytes
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 WANTED: Final = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 _CHUNK: Final = 8 * 2**20
@@ -48,8 +52,11 @@ def fetch_checkpoint(
     endpoint: str | None = None,
     say: Callable[[str], object] = lambda _: None,
     bars: bool = False,
+    retries: Retries | None = None,
 ) -> LocalCheckpoint:
-    """The checkpoint on disk, complete and checked.
+    """The checkpoint on disk, complete and checked; two that want the same one fetch it once.
+
+    An interrupted fetch goes on with the files that were not yet complete.
 
     Args:
         ref: a folder, or a repository of the hub.
@@ -59,6 +66,7 @@ def fetch_checkpoint(
         endpoint: of the hub or a mirror, instead of HF_ENDPOINT.
         say: told what is going on.
         bars: show the hub client's progress bars on stderr.
+        retries: how often a busy hub is asked again.
 
     Raises:
         BadInputError: no such folder or repository, or the folder is no checkpoint.
@@ -81,24 +89,85 @@ def fetch_checkpoint(
                 )
             )
         return verify_folder(path, repo_id=ref)
-    with translated(ref):
-        info = api.model_info(ref, revision=revision, files_metadata=True, timeout=30)
+    with _turn(folder, ref, say), translated(ref):
+        return _fetch(api, ref, revision=revision, folder=folder, say=say, retries=retries or Retries())
+
+
+def _fetch(
+    api: HfApi,
+    ref: str,
+    *,
+    revision: str | None,
+    folder: Path,
+    say: Callable[[str], object],
+    retries: Retries,
+) -> LocalCheckpoint:
+    info = retries.call(lambda: api.model_info(ref, revision=revision, files_metadata=True, timeout=30), say)
     commit = str(info.sha)
     files = [_hub_file(sibling) for sibling in info.siblings or [] if _is_wanted(sibling.rfilename)]
     if not any(file.name.endswith(".safetensors") for file in files):
         raise BadInputError(f"{ref}: holds no safetensors", remedy="Name a repository with safetensors.")
+    remove_leftovers(folder / f"models--{ref.replace('/', '--')}" / "blobs")
     _check_space(folder, files, ref)
     total = sum(file.size_bytes or 0 for file in files)
     say(f"fetching {ref} at {commit[:12]}: {len(files)} files, {format_bytes(total)}")
-    with translated(ref):
-        path = Path(
-            api.snapshot_download(ref, revision=commit, cache_dir=folder, allow_patterns=list(WANTED))
+    path = Path(
+        retries.call(
+            lambda: api.snapshot_download(
+                ref, revision=commit, cache_dir=folder, allow_patterns=list(WANTED)
+            ),
+            say,
         )
+    )
     _verify_against_hub(api, path, files, ref=ref, commit=commit, cache=folder, say=say)
     checked = verify_folder(path, repo_id=ref)
     return LocalCheckpoint(
         path=str(path), repo_id=ref, revision=commit, size_bytes=checked.size_bytes, verified_by="sha256"
     )
+
+
+@contextlib.contextmanager
+def _turn(cache: Path, ref: str, say: Callable[[str], object]) -> Iterator[None]:
+    """One fetch of a repository at a time; its end, even by a kill, lets the next one go on.
+
+    The hub's client locks single files only, so a second process would check, and maybe delete, what the
+    first has just written.
+    """
+    path = cache / ".qwenhost-verified" / f"{ref.replace('/', '--')}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise BadInputError(
+            f"{path.parent}: cannot write: {error.strerror}", remedy="Name a folder you may write to."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{ref} is being fetched by another process, waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def remove_leftovers(blobs: Path, *, untouched_s: float = 600.0) -> None:
+    """Delete halves that a killed fetch left: the hub's client neither resumes nor removes them.
+
+    One that a process here has open, or that was written to lately, maybe from another machine, stays.
+    """
+    old = time.time() - untouched_s
+    for path in blobs.glob("*.incomplete"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < old and not _is_open(path):
+                path.unlink()
+
+
+def _is_open(path: Path) -> bool:
+    for handle in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if handle.readlink() == path.absolute():
+                return True
+    return False
 
 
 def _is_path(ref: str) -> bool:
@@ -148,8 +217,7 @@ def _verify_against_hub(
         say(f"{file.name}: damaged, fetching it again")
         blob = (path / file.name).resolve()
         blob.unlink(missing_ok=True)
-        with translated(ref):
-            api.hf_hub_download(ref, file.name, revision=commit, cache_dir=cache, force_download=True)
+        api.hf_hub_download(ref, file.name, revision=commit, cache_dir=cache, force_download=True)
         if not _matches(path / file.name, file, known):
             raise UnavailableError(
                 f"{ref}: {file.name} does not match the hub's checksum, twice",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +31,12 @@ class Hub:
     """How many times the connection breaks half-way through a file."""
     sent: list[tuple[str, str]] = field(default_factory=list)
     """(file, Range header) of every download."""
+    busy: list[tuple[int, str]] = field(default_factory=list)
+    """(status, Retry-After) of the next answers, before all goes well."""
+    hide_sizes: bool = False
+    """As mirrors that do not tell them."""
+    pause_s: float = 0.0
+    """Before each file, and half-way through one of some megabytes."""
     url: str = ""
 
     def metadata(self) -> dict[str, Any]:
@@ -39,6 +47,9 @@ class Hub:
             if is_lfs(name):
                 sha256 = hashlib.sha256(content).hexdigest()
                 entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
+            if self.hide_sizes:
+                entry["size"] = None
+                entry.pop("lfs", None)
             siblings.append(entry)
         return {"id": "owner/tiny", "modelId": "owner/tiny", "sha": COMMIT, "siblings": siblings}
 
@@ -77,7 +88,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def respond(self, *, body: bool) -> None:
         hub, path = self.server.hub, self.path.partition("?")[0]
-        if hub.status != 200:
+        if hub.busy:
+            status, wait = hub.busy.pop(0)
+            self.answer(status, b"{}", body=body, headers={"Retry-After": wait} if wait else None)
+        elif hub.status != 200:
             self.answer(hub.status, b'{"error": "refused"}', body=body)
         elif path.startswith("/api/models/owner/tiny/tree/"):
             self.answer(200, json.dumps(hub.tree()).encode(), body=body)
@@ -98,6 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         wanted = self.headers.get("Range", "")
         hub.sent.append((name, wanted))
+        time.sleep(hub.pause_s)
         if _take(hub.wrong, name):
             content = content[:-1] + bytes([content[-1] ^ 1])
         start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
@@ -119,8 +134,16 @@ class _Handler(BaseHTTPRequestHandler):
         for key, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
             self.send_header(key, value)
         self.end_headers()
-        if body:
-            self.wfile.write(content[: len(content) // 2] if cut else content)
+        with contextlib.suppress(ConnectionError):  # the client may have been killed
+            self.send_body(content if body else b"", cut=cut)
+
+    def send_body(self, content: bytes, *, cut: bool) -> None:
+        if content:
+            half = len(content) // 2
+            self.wfile.write(content[:half])
+            if not cut:
+                time.sleep(self.server.hub.pause_s if half > 10**6 else 0)
+                self.wfile.write(content[half:])
 
     def log_message(self, *_: object) -> None:
         pass

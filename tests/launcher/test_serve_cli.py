@@ -160,6 +160,8 @@ def test_logs_follow_until_the_service_ends(environ: dict[str, str], cli: Cli, p
         (("serve", "--gpus", "2xH200", "--engine", "simulated", "--name", "../x"), 2, "not a service name"),
         (("serve", "--gpus", "2xH200", "--engine", "simulated", "--host", "0.0.0.0"), 2, "without a key"),
         (("serve", "--gpus", "1xL40S", "--engine", "simulated"), 3, "Error"),
+        (("compare", "--gpus", "2xH200", "--engine", "vllm"), 4, "weights"),
+        (("fetch", "./nowhere"), 2, "no such folder"),
         (("status", "nobody"), 2, "no service named"),
         (("stop", "nobody"), 2, "no service named"),
         (("logs", "nobody"), 2, "No such file"),

@@ -13,6 +13,7 @@ from hub_server import COMMIT, Hub, running_hub
 
 from qwenhost.errors import BadInputError, QwenhostError, UnavailableError
 from qwenhost.launcher.checkpoint_folder import LocalCheckpoint, read_header, verify_folder
+from qwenhost.launcher.hub_retry import Retries
 from qwenhost.launcher.weights import fetch_checkpoint
 
 Fetch = Callable[..., LocalCheckpoint]
@@ -57,7 +58,8 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def fetch(hub: Hub, tmp_path: Path) -> Fetch:
     def call(**options: Any) -> LocalCheckpoint:
-        return fetch_checkpoint("owner/tiny", cache=tmp_path / "cache", endpoint=hub.url, **options)
+        quick = {"retries": Retries(sleep=lambda _: None)} | options
+        return fetch_checkpoint("owner/tiny", cache=tmp_path / "cache", endpoint=hub.url, **quick)
 
     return call
 
