@@ -35,6 +35,8 @@ class CacheOptions(Value, frozen=True, kw_only=True):
 
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    decode_context_parallel_size: int = 1
+    """Tensor parallel ranks that hold different tokens in place of copies of one KV head."""
     kv_cache_dtype: str = "auto"
     mamba_ssm_cache_dtype: str = "auto"
     num_speculative_tokens: int = 0
@@ -49,7 +51,9 @@ class BlockLayout(Value, frozen=True, kw_only=True):
     """Geometry of one block on one GPU."""
 
     block_size: int
-    """Tokens of an attention block."""
+    """Tokens of an attention block on one rank."""
+    block_span: int
+    """Tokens an attention block stands for: ``block_size`` on each decode context parallel rank."""
     page_bytes: int
     """One layer's share of a block; Gated DeltaNet pages are padded to it."""
     block_bytes: int
@@ -67,7 +71,7 @@ class BlockLayout(Value, frozen=True, kw_only=True):
 
     def blocks_charged(self, tokens: int) -> int:
         """Blocks vLLM charges one request of this length."""
-        return -(-tokens // self.block_size) + self.reserved_blocks
+        return -(-tokens // self.block_span) + self.reserved_blocks
 
     def bytes_needed(self, tokens: int) -> int:
         """Least cache memory with which vLLM starts at this ``max_model_len``."""
@@ -80,7 +84,7 @@ class BlockLayout(Value, frozen=True, kw_only=True):
     def max_model_len(self, available_bytes: int) -> int:
         """Longest request with which vLLM starts; 0 where none fits."""
         free = self.num_blocks(available_bytes) - NULL_BLOCKS - self.reserved_blocks
-        return max(0, free) * self.block_size
+        return max(0, free) * self.block_span
 
     def pool(self, available_bytes: int, max_model_len: int) -> KvCache:
         """The cache as vLLM would log it."""
@@ -119,6 +123,7 @@ def block_layout(architecture: Architecture, options: CacheOptions) -> BlockLayo
     states = (2 + draft + checkpoint_block) if options.enable_prefix_caching else (1 + draft)
     return BlockLayout(
         block_size=page // token_bytes,
+        block_span=page // token_bytes * options.decode_context_parallel_size,
         page_bytes=page,
         block_bytes=layers * page,
         state_page_bytes=state_bytes,

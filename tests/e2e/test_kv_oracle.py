@@ -44,12 +44,15 @@ class Start(NamedTuple):
 def draw(rng: random.Random, catalog: Catalog) -> Case:
     """One engine: a model on so many GPUs of one kind, started three times."""
     gpu = catalog.gpus[rng.choice(GPUS)]
+    tp = rng.choice([1, 2, 4, 8, 16])
     return {
         "config": str(CONFIGS / f"{rng.choice(ARCHITECTURES).lower()}.json"),
         "gpu": gpu.id,
         "compute_capability": str(gpu.compute_capability),
         "gdn_prefill_backend": rng.choice([None, None, "triton", "flashinfer"]),
-        "tensor_parallel_size": rng.choice([1, 2, 4, 8, 16]),
+        "tensor_parallel_size": tp,
+        # vLLM allows it up to the copies of a KV head; the models have two heads.
+        "decode_context_parallel_size": rng.choice([1, 1, max(1, tp // 2), max(1, tp // 4)]),
         "pipeline_parallel_size": rng.choice([1, 1, 1, 2, 4]),
         "kv_cache_dtype": rng.choice(["auto", "bfloat16", "fp8", "fp8_e4m3"]),
         "mamba_ssm_cache_dtype": rng.choice(["auto", "auto", "float32", "bfloat16", "float16"]),
@@ -95,6 +98,7 @@ def layout_of(start: Start, catalog: Catalog) -> BlockLayout:
         CacheOptions(
             tensor_parallel_size=case["tensor_parallel_size"],
             pipeline_parallel_size=case["pipeline_parallel_size"],
+            decode_context_parallel_size=case["decode_context_parallel_size"],
             kv_cache_dtype=case["kv_cache_dtype"],
             mamba_ssm_cache_dtype=case["mamba_ssm_cache_dtype"],
             num_speculative_tokens=case["num_speculative_tokens"],
@@ -149,7 +153,7 @@ def test_longest_start_equals_the_length_vllm_recommends(starts: list[Start], ca
     the last may refuse again; ours fits all.
     """
     refused = [s for s in starts if s.theirs.get("refused_by") == "cache" and s.case["max_model_len"] != -1]
-    assert len(refused) >= len(starts) // 10
+    assert len(refused) >= len(starts) // 20
     for start in refused:
         longest = layout_of(start, catalog).max_model_len(start.available_bytes)
         named = start.theirs["estimated_max_model_len"]
@@ -162,5 +166,11 @@ def test_the_draws_cover_what_they_should(starts: list[Start], catalog: Catalog)
     assert {start.theirs["starts"] for start in starts} == {True, False}
     assert not [start for start in starts if start.theirs.get("refused_by") == "config"]
     many = [draw(random.Random(seed), catalog) for seed in range(200)]  # noqa: S311
-    for key in ("config", "gpu", "tensor_parallel_size", "num_speculative_tokens"):
+    for key in (
+        "config",
+        "gpu",
+        "decode_context_parallel_size",
+        "tensor_parallel_size",
+        "num_speculative_tokens",
+    ):
         assert {start.case[key] for start in starts} == {case[key] for case in many}
