@@ -51,6 +51,14 @@ if TYPE_CHECKING:
     "--explain", "with_reasons", is_flag=True, help="Why, the memory arithmetic, what was set aside."
 )
 @click.option("--why-not", metavar="CHECKPOINT/LAYOUT", help="Why this one was not chosen, e.g. bf16/TP2.")
+@click.option(
+    "--check",
+    "log",
+    type=click.Path(path_type=Path),
+    metavar="LOG",
+    help="Hold vLLM's start-up log against the prediction for the same flags.",
+)
+@click.option("--calibrate", is_flag=True, help="With --check: keep what follows for later plans.")
 @click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Alternatives to show.")
 @json_option
 @click.pass_context
@@ -62,6 +70,8 @@ def command(
     save: Path | None,
     with_reasons: bool,
     why_not: str | None,
+    log: Path | None,
+    calibrate: bool,
     top: int,
     as_json: bool,
     **options: Any,
@@ -75,8 +85,16 @@ def command(
     qwenhost plan --gpus 8xA100 --input-tokens 4000 --output-tokens 500 --concurrency 64 --explain
     qwenhost plan --save plan.json                    for this machine's GPUs
     qwenhost plan --gpus 1xH200 --checkpoint fp8 --available-kv-gib 9.4
+    qwenhost plan --gpus 2xH200 --check vllm.log --calibrate
     """  # noqa: D301 - click wants the character itself
     known = wiring.catalog(ctx)
+    if log is not None:
+        from qwenhost.cli.plan_check import check_log
+
+        check_log(known, log, options, calibrate=calibrate, as_json=as_json)
+        return 0
+    if calibrate:
+        raise click.UsageError("--calibrate needs --check LOG")
     request = wiring.plan_request(known, options)
     if memory_margin is not None:
         request = msgspec.structs.replace(request, memory_margin=memory_margin)

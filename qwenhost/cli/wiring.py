@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def catalog(ctx: click.Context, *, use_cache: bool = True) -> Catalog:
-    """Built-in profiles with QWENHOST_PROFILES and --profiles merged over them, in that order."""
+    """Built-in profiles; over them the user's own, QWENHOST_PROFILES and --profiles, in that order."""
     from qwenhost.profiles import load_catalog
 
     return load_catalog(profile_folders(ctx), use_cache=use_cache)
@@ -33,8 +33,15 @@ def catalog(ctx: click.Context, *, use_cache: bool = True) -> Catalog:
 
 def profile_folders(ctx: click.Context) -> list[Path]:
     """The user's own folders of profiles, later ones winning."""
-    folders = [Path(p) for p in os.environ.get("QWENHOST_PROFILES", "").split(os.pathsep) if p]
+    own = [user_profiles()] if user_profiles().is_dir() else []
+    folders = own + [Path(p) for p in os.environ.get("QWENHOST_PROFILES", "").split(os.pathsep) if p]
     return folders + [Path(p) for p in (ctx.find_root().obj or {}).get("profiles", ())]
+
+
+def user_profiles() -> Path:
+    """``$XDG_CONFIG_HOME/qwenhost/profiles``, else under ``~/.config``: what this machine taught us."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME") or Path.home()) / ".config"
+    return Path(base) / "qwenhost" / "profiles"
 
 
 def node(known: Catalog, options: Mapping[str, Any]) -> Node:

@@ -20,7 +20,9 @@ class Constants:
         shared = [row for row in rows if row.gpu_architecture == "any" and row.gpu is None]
         same = [row for row in rows if row.gpu_architecture == spec.architecture and row.gpu is None]
         own = [row for row in rows if row.gpu == spec.id]
-        if not same and not own:
+        # A row of memory constants alone, as a calibrated start leaves it, says nothing of speed.
+        timed = [row for row in (*same, *own) if row.kernels]
+        if not timed:
             raise BadInputError(
                 f"no speed calibration for GPU architecture {spec.architecture!r} ({spec.name})",
                 remedy="Add one under profiles/calibration/ in a folder given with --profiles.",
@@ -31,7 +33,7 @@ class Constants:
         for row in (*shared, *same, *own):
             self._values |= row.constants
             self._kernels |= row.kernels
-        self.calibration = (own or same)[-1]
+        self.calibration = timed[-1]
 
     def __getitem__(self, name: str) -> float:
         """A constant by name.
