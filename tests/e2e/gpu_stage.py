@@ -115,9 +115,7 @@ def set_gpu(compute_capability: str) -> None:
         return
     platform.capability = DeviceCapability(major, minor)
     # vLLM remembers what it found out about the GPU, such as the attention backend.
-    for remembered in [
-        found for found in gc.get_objects() if isinstance(found, functools._lru_cache_wrapper)
-    ]:
+    for remembered in [found for found in gc.get_objects() if type(found) is functools._lru_cache_wrapper]:
         if (remembered.__module__ or "").startswith("vllm."):
             remembered.cache_clear()
 
