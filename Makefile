@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
-.PHONY: install demo demo-vllm test check bench engine clean
+.PHONY: install demo demo-vllm test check bench docs engine clean
 
 install: $(STAMP)
 
@@ -37,6 +37,9 @@ test: check engine
 
 bench: install
 	$(BIN)/python benchmarks/run.py
+
+docs: install
+	$(BIN)/python docs/make_readme.py
 
 clean:
 	rm -rf $(VENV) dist build demo-out

@@ -1,0 +1,64 @@
+"""Fill the generated parts of README.md, or check that they are current (``--check``).
+
+``<!-- run: COMMAND -->`` is followed by a fenced block with what the command prints;
+``<!-- table: FILE -->`` by the first table of a Markdown file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RUN = re.compile(r"(<!-- run: (?P<command>.+?) -->\n)```[a-z]*\n(?:(?!```).*\n)*```")
+TABLE = re.compile(r"(<!-- table: (?P<file>.+?) -->\n)(?:\|.*\n?)+")
+
+
+def output_of(command: str) -> str:
+    """What a command of ours prints on a terminal of 100 columns, without colour."""
+    words = shlex.split(command)
+    program = Path(sys.executable).with_name(words[0])
+    done = subprocess.run(
+        [str(program), *words[1:]],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "COLUMNS": "100", "NO_COLOR": "1"},
+    )
+    return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines())
+
+
+def first_table(file: str) -> str:
+    """The first table of a Markdown file."""
+    lines = (ROOT / file).read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
+    return "\n".join(lines[start:end]) + "\n"
+
+
+def filled(text: str) -> str:
+    """The README with every generated part made anew."""
+    text = RUN.sub(lambda m: f"{m[1]}```text\n$ {m['command']}\n{output_of(m['command'])}\n```", text)
+    return TABLE.sub(lambda m: m[1] + first_table(m["file"]), text)
+
+
+def main() -> int:
+    """Write the README; with ``--check`` say whether it is current."""
+    before = README.read_text()
+    after = filled(before)
+    if "--check" in sys.argv:
+        if before != after:
+            print("README.md is not current: run make docs", file=sys.stderr)
+        return int(before != after)
+    README.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
