@@ -280,9 +280,10 @@ class WeightFormat(Value, frozen=True, kw_only=True):
         return self.scale_block[1] if self.scale_bits else 1
 
 
-Sharding = Literal["tensor", "kv_heads", "vocabulary", "experts", "replicated"]
+Sharding = Literal["tensor", "kv_heads", "vocabulary", "experts", "whole_experts", "replicated"]
 """How vLLM spreads a tensor over ranks: cut by tensor parallel size; K and V only down to one head;
-rows of the padded vocabulary; experts over all TP x DP ranks; or the same on every rank."""
+rows of the padded vocabulary; experts over all TP x DP ranks, or over them only with expert
+parallelism; or the same on every rank."""
 
 
 class WeightPart(Value, frozen=True, kw_only=True):

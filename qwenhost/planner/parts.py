@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from qwenhost.facts import Architecture, Checkpoint, ModuleGroup, Sharding, VisionTower, WeightFormat
 
+BF16_BYTES: Final = 2
 # A_log is float32 whatever the file holds:
 # https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/model_executor/layers/mamba/gdn/qwen_gdn_linear_attn.py#L649
 A_LOG_EXTRA_BYTES: Final = 2
@@ -25,7 +26,8 @@ def computed_parts(
     """Bytes by group and sharding, the MTP layer and the vision tower included."""
     for group, sharding, parameters in _rows(architecture, checkpoint):
         if parameters:
-            each = formats[checkpoint.format_of(group)].bytes_per_parameter
+            norms = group == "mtp_self_attn" and sharding == "replicated"
+            each = BF16_BYTES if norms else formats[checkpoint.format_of(group)].bytes_per_parameter
             yield WeightPart(group=group, sharding=sharding, bytes=round(parameters * each))
     a_log = architecture.num_linear_attention_layers * architecture.linear_num_value_heads
     yield WeightPart(group="linear_attn_small", sharding="tensor", bytes=a_log * A_LOG_EXTRA_BYTES)

@@ -9,7 +9,7 @@ Source: vLLM 0.33 ``models/qwen3_5.py``, ``models/qwen3_next.py``, ``models/qwen
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
@@ -70,14 +70,18 @@ class WeightSizes:
     def _stage_bytes(
         self, loaded: list[tuple[WeightPart, Fraction]], stage: Stage, *, mtp: bool
     ) -> dict[str, int]:
-        exact: Counter[str] = Counter()
+        sizes: defaultdict[str, float] = defaultdict(float)
         for part, share in loaded:
-            exact[part.group] += self._bytes_on(part, stage) * share  # type: ignore[assignment]
+            held = self._bytes_on(part, stage)
+            # Integers under one division: exact far below a byte, and several times quicker than fractions.
+            sizes[part.group] += (
+                held.numerator * share.numerator / (held.denominator * share.denominator)
+            )  # fmt: skip
             # https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/v1/worker/gpu/spec_decode/eagle/utils.py#L54
             # The draft shares the target's head, and its embedding unless there is a pipeline.
             if part.group == "embed_tokens" and mtp and stage.is_last and not stage.is_first:
-                exact["mtp_embed_tokens"] += part.bytes * share  # type: ignore[assignment]
-        return {group: math.ceil(size) for group, size in exact.items()}
+                sizes["mtp_embed_tokens"] += part.bytes * share.numerator / share.denominator
+        return {group: math.ceil(round(size, 3)) for group, size in sizes.items()}
 
     def _rank_share(self, part: WeightPart, parallelism: Parallelism, vision_mode: VisionMode) -> Fraction:
         """What one rank holds of a part, 1 where it is replicated."""
@@ -86,10 +90,12 @@ class WeightSizes:
             return Fraction(self._padded_vocab(tp), tp * self._architecture.vocab_size)
         if part.sharding == "kv_heads":
             return Fraction(1, min(tp, self._architecture.num_key_value_heads))
-        if part.sharding == "experts":
+        if part.sharding == "experts" or (
+            part.sharding == "whole_experts" and parallelism.enable_expert_parallel
+        ):
             return self._expert_share(parallelism)
         whole = (
-            part.sharding == "replicated"
+            part.sharding in ("replicated", "whole_experts")
             or (part.group == "vision" and vision_mode == "data")
             or (part.group in ("shared_expert", "mtp_shared_expert") and _is_sequence_parallel(parallelism))
         )
@@ -108,6 +114,8 @@ class WeightSizes:
 
     def _bytes_on(self, part: WeightPart, stage: Stage) -> Fraction | int:
         """What the layers of a pipeline stage hold of a part, all its ranks together."""
+        if stage.is_first and stage.is_last:
+            return part.bytes
         if part.layer_bytes:
             return sum(part.layer_bytes[stage.first_layer : stage.first_layer + stage.layers])
         return part.bytes * self._layer_share(part.group, stage)
