@@ -212,8 +212,12 @@ def markdown(
         bar = f"{row['bar']}: {'met' if row['met'] else 'missed'}"
         cells = (name, row["records"], row["comparisons"], errors, worst, f"{row['right_share']:.0%}", bar)
         text.append(f"| {' | '.join(map(str, cells))} |")
-    text += ["", "`available` is an error as a share of GPU memory; the constants behind it were fitted to 10 of its",
-             "records (`benchmarks/fit_memory.py` prints each with itself left out).", ""]  # fmt: skip
+    text += [
+        "",
+        "`available` is an error as a share of GPU memory; the constants behind it were fitted to 10 of these",
+        "records (`benchmarks/fit_memory.py` prints each with itself left out).",
+        "",
+    ]
     text += ["| record | group | what | predicted | observed | error | |", "|---|---|---|--:|--:|--:|---|"]
     for line in lines:
         error = "" if line.error is None else f"{line.error:+.2%}"
@@ -244,8 +248,8 @@ def main() -> int:
     for name, row in groups.items():
         print(
             f"{name:<9} {row['records']:>3} records, {row['comparisons']:>3} comparisons, "
-            f"right {row['right_share']:.0%}, median {row['median_error']:.2%}, worst {row['worst_error']:.2%}; "
-            f"bar ({row['bar']}) {'met' if row['met'] else 'MISSED'}"
+            f"right {row['right_share']:.0%}, median {row['median_error']:.2%}, "
+            f"worst {row['worst_error']:.2%}; bar ({row['bar']}) {'met' if row['met'] else 'MISSED'}"
         )
     (RESULTS / "memory_accuracy.md").write_text(markdown(lines, groups, out))
     path = write_result(

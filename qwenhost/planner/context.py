@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from qwenhost.errors import BadInputError, InfeasibleError
+from qwenhost.planner.cache import block_layout
 from qwenhost.planner.constants import Constants
 from qwenhost.planner.overheads import outside_bytes
 from qwenhost.planner.performance import StepModel, StepOptions
@@ -14,9 +15,12 @@ from qwenhost.planner.weights import WeightSizes
 from qwenhost.units import GIB
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qwenhost.facts import Architecture, Catalog, Checkpoint, GpuSpec, ModuleGroup, WeightFormat
     from qwenhost.node import Node
     from qwenhost.plan import Parallelism, PlanRequest
+    from qwenhost.planner.cache import BlockLayout, CacheOptions
     from qwenhost.planner.sizing import Option
 
 MIXED_REMEDY: Final = "Plan for one kind at a time: set CUDA_VISIBLE_DEVICES, or describe it with --gpus."
@@ -35,6 +39,8 @@ class Context:
         self._parameters: dict[str, dict[ModuleGroup, int]] = {}
         self._formats: dict[str, dict[ModuleGroup, WeightFormat]] = {}
         self._loaded: dict[tuple[str, Parallelism, bool, bool], int] = {}
+        self._groups: dict[tuple[str, Parallelism], Mapping[str, int]] = {}
+        self._blocks: dict[tuple[str, CacheOptions], BlockLayout] = {}
         margin = self.constants["weights_relative_margin"]
         self._loaded_over_computed = 1 + margin
 
@@ -52,15 +58,34 @@ class Context:
         """Weights of the fullest rank as vLLM loads them; computed sizes fall a little short of logs."""
         key = (option.checkpoint, option.layout, vision, option.num_speculative_tokens > 0)
         if key not in self._loaded:
-            sizes = self._weights.get(option.checkpoint)
-            if sizes is None:
-                sizes = WeightSizes(
-                    self.architecture_of(option), self.checkpoint(option), self.catalog.formats
-                )
-                self._weights[option.checkpoint] = sizes
-            rank = sizes.per_rank(option.layout, vision=vision, mtp=key[3])
-            self._loaded[key] = round(rank.total_bytes * self._loaded_over_computed)
+            computed = self._computed_bytes(option.checkpoint, option.layout, vision=vision, mtp=key[3])
+            self._loaded[key] = round(computed * self._loaded_over_computed)
         return self._loaded[key]
+
+    def _computed_bytes(self, checkpoint: str, layout: Parallelism, *, vision: bool, mtp: bool) -> int:
+        sizes = self._weights.get(checkpoint)
+        if sizes is None:
+            row = self.catalog.checkpoints[checkpoint]
+            architecture = self.catalog.architectures[row.architecture]
+            sizes = self._weights[checkpoint] = WeightSizes(architecture, row, self.catalog.formats)
+        if layout.pipeline_parallel_size > 1:  # which stage is the fullest depends on what is loaded
+            return sizes.per_rank(layout, vision=vision, mtp=mtp).total_bytes
+        groups = self._groups.get((checkpoint, layout))
+        if groups is None:
+            whole = sizes.per_rank(layout, vision=True, mtp=True)
+            groups = self._groups[checkpoint, layout] = whole.bytes_by_group
+        return sum(
+            size
+            for group, size in groups.items()
+            if (vision or group != "vision") and (mtp or not group.startswith("mtp_"))
+        )
+
+    def block_layout(self, architecture: Architecture, options: CacheOptions) -> BlockLayout:
+        """The block geometry; the same few are asked for again and again."""
+        key = (architecture.id, options)
+        if key not in self._blocks:
+            self._blocks[key] = block_layout(architecture, options)
+        return self._blocks[key]
 
     def kernels(self, option: Option) -> KernelChoice:
         """Flags this GPU kind needs for the checkpoint."""

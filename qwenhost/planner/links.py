@@ -22,12 +22,15 @@ class Collective:
         self._constants = constants
         efficiency = constants[f"allreduce_{self._kind}_bandwidth_efficiency"]
         self._bytes_per_s = spec.link_bytes_per_s * efficiency
+        self._t0_by_ranks: dict[int, float] = {}
 
     def all_reduce(self, size_bytes: float, ranks: int) -> float:
         """Ring all-reduce: each rank sends 2 (w-1)/w of the data."""
         if ranks == 1:
             return 0.0
-        return self._t0(ranks) + 2 * (ranks - 1) / ranks * size_bytes / self._bytes_per_s
+        if ranks not in self._t0_by_ranks:
+            self._t0_by_ranks[ranks] = self._t0(ranks)
+        return self._t0_by_ranks[ranks] + 2 * (ranks - 1) / ranks * size_bytes / self._bytes_per_s
 
     def gather_and_scatter(self, size_bytes: float, ranks: int) -> float:
         """All-gather before and reduce-scatter after the experts of data-parallel ranks."""

@@ -96,8 +96,7 @@ class StepModel:
         if tokens <= 0:
             return StepCost(0.0, 0.0, 0.0, 0.0, 0.0)
         total = Tally(self._exponent, self._spec.hbm_bytes_per_s)
-        for kernel in self._layer_kernels:
-            total.gemm(kernel, tokens)
+        total.gemms(self._layer_kernels, tokens)
         if tokens > self._constants["shared_expert_overlap_max_tokens"]:
             total.gemm(self._shared, tokens)
         total.gemm(self._head, decode * (1 + drafts) + (shape.prefill_sequences or 1) * bool(prefill))
@@ -217,7 +216,7 @@ class StepModel:
 
     # ----------------------------------------------------------------- what a step adds
 
-    def _add_moe(self, total: Tally, moe: Kernel, tokens: float) -> None:
+    def _add_moe(self, total: Tally, moe: Kernel, tokens: float, times: int = 1) -> None:
         arch, parallel = self._arch, self._parallel
         # All data-parallel ranks meet in the experts.
         routed = tokens * parallel.data_parallel_size
@@ -230,7 +229,7 @@ class StepModel:
             distinct = min(arch.num_experts, (share + math.sqrt(max(0.0, spread))) * self._ranks)
             busiest = self._constants["expert_parallel_hot_rank"]
         read = moe.weight_bytes * distinct + moe.bytes_per_token * tokens
-        total.kernel(moe, read, moe.flops_per_token * routed * busiest)
+        total.kernel(moe, read, moe.flops_per_token * routed * busiest, times)
 
     def _add_attention_and_state(self, total: Tally, shape: StepShape, pp: int) -> None:
         arch, c = self._arch, self._constants
@@ -252,10 +251,8 @@ class StepModel:
 
     def _add_drafts(self, total: Tally, decode: float) -> None:
         drafts = self._options.num_speculative_tokens
-        for _ in range(drafts):
-            for kernel in self._draft:
-                total.gemm(kernel, decode)
-            self._add_moe(total, self._draft_moe, decode)
+        total.gemms(self._draft, decode, drafts)
+        self._add_moe(total, self._draft_moe, decode, drafts)
         total.host_s += drafts * self._constants["draft_token_s"]
 
     def _link_seconds(self, tokens: float) -> float:
@@ -263,10 +260,6 @@ class StepModel:
         size = tokens * hidden * BF16_BYTES
         attention = self._collective.all_reduce(size, self._tp)
         dp = self._parallel.data_parallel_size
-        experts = (
-            self._collective.all_reduce(size, self._tp)
-            if dp == 1
-            else self._collective.gather_and_scatter(size * dp, self._ranks)
-        )
+        experts = attention if dp == 1 else self._collective.gather_and_scatter(size * dp, self._ranks)
         stages = self._collective.hand_over(size) * (self._parallel.pipeline_parallel_size - 1)
         return layers * (attention + experts) + attention + stages

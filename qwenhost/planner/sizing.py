@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from qwenhost.plan import MemoryBreakdown, Rejection
-from qwenhost.planner.cache import BlockLayout, CacheOptions, block_layout, version_tuple
+from qwenhost.planner.cache import BlockLayout, CacheOptions, version_tuple
 from qwenhost.planner.overheads import (
     FIRST_V2_RUNNER,
     EngineShape,
@@ -89,7 +89,7 @@ class Sized(NamedTuple):
 
 def size(context: Context, option: Option, settings: Settings) -> Sized | Rejection:
     """Engine arguments under these settings, or what is missing."""
-    blocks = block_layout(context.architecture_of(option), cache_options(context, option, settings))
+    blocks = context.block_layout(context.architecture_of(option), cache_options(context, option, settings))
     sequences = first_guess(context, settings)
     memory = _memory(context, option, settings, sequences)
     # Memory for logits and graphs grows with sequences, and what is left decides how many are of use.
@@ -119,7 +119,7 @@ def size_as_given(
 
     ``loaded_bytes`` is a known "Model loading took" in place of the computed weights.
     """
-    blocks = block_layout(context.architecture_of(option), cache_options(context, option, settings))
+    blocks = context.block_layout(context.architecture_of(option), cache_options(context, option, settings))
     sequences = settings.most_sequences
     memory = _memory(context, option, settings, sequences)
     if loaded_bytes is not None:
@@ -144,7 +144,7 @@ def size_first(context: Context, option: Option) -> Sized | Rejection:
 def settings_to_try(context: Context, option: Option) -> Iterator[Settings]:
     """Comfortable first: full batch and vision; then a smaller batch; then no vision; then more memory."""
     pins = context.request.pins
-    blocks = block_layout(
+    blocks = context.block_layout(
         context.architecture_of(option),
         cache_options(
             context, option, Settings(0.0, True, 0, 0, gdn_prefill_backend=pins.gdn_prefill_backend)

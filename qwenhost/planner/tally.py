@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from qwenhost.plan import Bound
 
 
@@ -65,18 +67,23 @@ class Tally:
         """A dense kernel over this many tokens."""
         self.kernel(kernel, kernel.weight_bytes, kernel.flops_per_token * tokens)
 
-    def kernel(self, kernel: Kernel, read_bytes: float, flops: float) -> None:
-        """t0 + (memory^p + compute^p)^(1/p), the sum charged to the longer of the two."""
+    def gemms(self, kernels: Iterable[Kernel], tokens: float, times: int = 1) -> None:
+        """Dense kernels over this many tokens, the lot run ``times`` over."""
+        for kernel in kernels:
+            self.kernel(kernel, kernel.weight_bytes, kernel.flops_per_token * tokens, times)
+
+    def kernel(self, kernel: Kernel, read_bytes: float, flops: float, times: int = 1) -> None:
+        """t0 + (memory^p + compute^p)^(1/p), the sum charged to the longer of the two; ``times`` over."""
         memory_s, compute_s = read_bytes / kernel.bytes_per_s, flops / kernel.flops_per_s
         p = self._exponent
         if memory_s >= compute_s:
             if memory_s:
-                self.hbm_s += memory_s * (1 + (compute_s / memory_s) ** p) ** (1 / p)
+                self.hbm_s += times * memory_s * (1 + (compute_s / memory_s) ** p) ** (1 / p)
         else:
-            self.flops_s += compute_s * (1 + (memory_s / compute_s) ** p) ** (1 / p)
-        self.host_s += kernel.launch_s
-        self._read_bytes += read_bytes
-        self._ideal_flops_s += flops / kernel.peak_flops
+            self.flops_s += times * compute_s * (1 + (memory_s / compute_s) ** p) ** (1 / p)
+        self.host_s += times * kernel.launch_s
+        self._read_bytes += times * read_bytes
+        self._ideal_flops_s += times * flops / kernel.peak_flops
 
     def stream(self, read_bytes: float, efficiency: float) -> None:
         """Traffic without arithmetic worth counting."""
