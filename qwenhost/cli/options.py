@@ -61,7 +61,11 @@ load_options = _stack(
 )
 
 pin_options = _stack(
-    click.option("--checkpoint", help="Pin the checkpoint: qwenhost profiles list checkpoints."),
+    click.option(
+        "--checkpoint",
+        metavar="ID|DIR",
+        help="Pin the checkpoint: an id (qwenhost profiles list checkpoints) or a folder with weights.",
+    ),
     click.option("--tensor-parallel-size", "-tp", type=click.IntRange(1), help="Pin TP."),
     click.option("--pipeline-parallel-size", "-pp", type=click.IntRange(1), help="Pin PP."),
     click.option("--data-parallel-size", "-dp", type=click.IntRange(1), help="Pin DP."),

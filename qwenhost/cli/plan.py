@@ -95,21 +95,24 @@ def command(
         return 0
     if calibrate:
         raise click.UsageError("--calibrate needs --check LOG")
-    request = wiring.plan_request(known, options)
+    known, pinned = wiring.with_checkpoint_folder(known, options)
+    request = wiring.plan_request(known, pinned)
     if memory_margin is not None:
         request = msgspec.structs.replace(request, memory_margin=memory_margin)
     try:
         plan = _plan(request, known)
     except InfeasibleError as error:
-        _show_refusal(request, known, error, as_json=as_json)
+        _show_refusal(request, known, error, why_not, as_json=as_json)
         raise
     if save is not None:
         write_atomically(save, plan_to_json(plan))
         say(f"Saved {save}")
     if why_not is not None:
         from qwenhost.planner import why_not as reasons
+        from qwenhost.planner import why_not_arithmetic
 
-        click.echo("\n".join(reasons(plan, why_not)))
+        lines = [*reasons(plan, why_not), *why_not_arithmetic(request, known, why_not, plan)]
+        click.echo("\n".join(lines))
     elif as_json:
         write_json(plan)
     else:
@@ -123,14 +126,17 @@ def _plan(request: PlanRequest, known: Catalog) -> Plan:
     return wiring.with_argv(make_plan(request, known))
 
 
-def _show_refusal(request: PlanRequest, known: Catalog, error: InfeasibleError, *, as_json: bool) -> None:
-    from qwenhost.planner import explain_rejections, plan_inputs
+def _show_refusal(
+    request: PlanRequest, known: Catalog, error: InfeasibleError, why_not: str | None, *, as_json: bool
+) -> None:
+    from qwenhost.planner import explain_rejections, plan_inputs, why_not_arithmetic
 
     if as_json:
         inputs = plan_inputs(request, known)
         write_json({"schema": SCHEMA, "inputs": inputs, "chosen": None, "rejections": error.rejections})
         return
-    for line in explain_rejections(error.rejections):
+    lines = why_not_arithmetic(request, known, why_not) if why_not else []
+    for line in [*explain_rejections(error.rejections), *lines]:
         say(f"  {line}")
 
 

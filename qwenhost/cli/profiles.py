@@ -12,6 +12,7 @@ import msgspec
 from qwenhost.cli import wiring
 from qwenhost.cli.options import json_option
 from qwenhost.cli.output import console, say, write_json
+from qwenhost.cli.profiles_import import import_
 from qwenhost.errors import BadInputError
 from qwenhost.units import format_gib, format_usd
 
@@ -26,7 +27,7 @@ Column = tuple[str, "Callable[[Any], str]"]
 
 @click.group("profiles")
 def command() -> None:
-    r"""List, show and check the facts everything rests on.
+    """List, show and check the facts everything rests on.
 
     Your own folder of YAML files is merged over the built-in profiles by id: qwenhost --profiles DIR,
     or QWENHOST_PROFILES.
@@ -35,7 +36,11 @@ def command() -> None:
     qwenhost profiles list gpus
     qwenhost profiles show checkpoints/fp8
     qwenhost profiles check ./my-profiles
-    """
+    qwenhost profiles import OWNER/NAME --output ./my-profiles
+    """  # noqa: D301 - click wants the character itself
+
+
+command.add_command(import_)
 
 
 @command.command("list")
@@ -43,12 +48,12 @@ def command() -> None:
 @json_option
 @click.pass_context
 def list_(ctx: click.Context, kind: str | None, as_json: bool) -> None:
-    r"""List the kinds of profiles, or all rows of one KIND.
+    """List the kinds of profiles, or all rows of one KIND.
 
     \b
     qwenhost profiles list
     qwenhost profiles list gpu_prices --json
-    """
+    """  # noqa: D301 - click wants the character itself
     from qwenhost.profiles import KINDS, rows_of
 
     known = wiring.catalog(ctx)
@@ -68,12 +73,12 @@ def list_(ctx: click.Context, kind: str | None, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show(ctx: click.Context, name: str, as_json: bool) -> None:
-    r"""Show every row called NAME, an ID or KIND/ID, with its source and what follows from it.
+    """Show every row called NAME, an ID or KIND/ID, with its source and what follows from it.
 
     \b
     qwenhost profiles show h200
     qwenhost profiles show checkpoints/fp8 --json
-    """
+    """  # noqa: D301 - click wants the character itself
     from qwenhost.profiles import find_rows
 
     found = find_rows(wiring.catalog(ctx), name)
@@ -96,12 +101,12 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def check(ctx: click.Context, folder: Path | None, freshness: int | None, as_json: bool) -> None:
-    r"""Check the built-in profiles and your own, FOLDER last; exit 2 on a mistake.
+    """Check the built-in profiles and your own, FOLDER last; exit 2 on a mistake.
 
     \b
     qwenhost profiles check ./my-profiles
     qwenhost profiles check --freshness 90
-    """
+    """  # noqa: D301 - click wants the character itself
     from qwenhost.profiles import ProfileError, dated_facts, load_catalog
 
     folders = [*wiring.profile_folders(ctx), *([folder] if folder else [])]
@@ -129,11 +134,11 @@ def check(ctx: click.Context, folder: Path | None, freshness: int | None, as_jso
 @click.argument("kind")
 @json_option
 def schema(kind: str, as_json: bool) -> None:
-    r"""Print the JSON Schema of a profile file with rows of KIND; for editors and other checkers.
+    """Print the JSON Schema of a profile file with rows of KIND; for editors and other checkers.
 
     \b
     qwenhost profiles schema gpus > gpus.schema.json
-    """
+    """  # noqa: D301 - click wants the character itself
     from qwenhost.profiles import schema_of
 
     del as_json  # JSON is all there is

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,21 @@ def plan_request(known: Catalog, options: Mapping[str, Any]) -> PlanRequest:
     )
 
 
+def with_checkpoint_folder(known: Catalog, options: Mapping[str, Any]) -> tuple[Catalog, Mapping[str, Any]]:
+    """Where ``--checkpoint`` is a folder: the catalog with its true tensors, and the id they have there.
+
+    Raises:
+        BadInputError: the folder is no checkpoint of this family, or is damaged.
+    """
+    ref = options.get("checkpoint")
+    if ref is None or ref in known.checkpoints or not (ref.startswith((".", "/", "~")) or Path(ref).is_dir()):
+        return known, options
+    from qwenhost.tensors import import_checkpoint
+
+    imported = import_checkpoint(ref, known, today=dt.datetime.now(dt.UTC).date())
+    return imported.into(known), {**options, "checkpoint": imported.checkpoint.id}
+
+
 def make_plan(known: Catalog, options: Mapping[str, Any]) -> Plan:
     """Plan and fill in every candidate's argv.
 
@@ -164,6 +180,7 @@ def make_plan(known: Catalog, options: Mapping[str, Any]) -> Plan:
     """
     from qwenhost.planner import make_plan as decide
 
+    known, options = with_checkpoint_folder(known, options)
     return with_argv(decide(plan_request(known, options), known))
 
 

@@ -77,7 +77,7 @@ def _loaded_bytes(one: Stored, module: Sequence[Stored], method: Method) -> int:
         return tensor.elements * MODEL_BYTES if tensor.dtype in FLOATS else tensor.stored_bytes
     if place.role == "scale":
         return _scale_bytes(tensor, module)
-    if place.role == "global_scale":
+    if place.role in ("global_scale", "input_scale"):
         return tensor.elements * FLOAT32_BYTES
     if place.role == "zero_point":
         # Marlin drops those of symmetric linear layers; its MoE path keeps them.
@@ -99,7 +99,7 @@ def _sharding(one: Stored, method: Method) -> Sharding:
     group = place.group
     if group in ("embed_tokens", "lm_head"):
         return "vocabulary"
-    if group in _EXPERTS:
+    if group in _EXPERTS and place.role != "input_scale":  # of all experts, on every rank
         return "whole_experts" if _is_whole(one) else "experts"
     if group in _SPLIT_TEXT and place.module in ("k_proj", "v_proj") and not _is_whole(one):
         return "kv_heads"
@@ -121,7 +121,7 @@ def _is_cut(one: Stored, method: Method) -> bool:
 def _is_whole(one: Stored) -> bool:
     """One value for the whole tensor, or one an output row of a layer that is cut along its input."""
     tensor, place = one.tensor, one.place
-    if place.role == "global_scale":
+    if place.role in ("global_scale", "input_scale"):
         return True
     if place.role == "bias":
         return place.module in _ROW_PARALLEL

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from qwenhost.facts import ModuleGroup
 
-Role = Literal["weight", "scale", "global_scale", "zero_point", "index", "bias"]
+Role = Literal["weight", "scale", "global_scale", "input_scale", "zero_point", "index", "bias"]
 
 _ROLES: Final[dict[str, Role]] = {
     "weight": "weight", "qweight": "weight", "weight_packed": "weight", "blocks": "weight",
     "weight_scale_inv": "scale", "scale_inv": "scale", "weight_scale": "scale", "scales": "scale",
     "scale": "scale",
-    "weight_scale_2": "global_scale", "weight_global_scale": "global_scale", "input_scale": "global_scale",
-    "input_global_scale": "global_scale", "k_scale": "global_scale", "v_scale": "global_scale",
+    "weight_scale_2": "global_scale", "weight_global_scale": "global_scale", "input_scale": "input_scale",
+    "input_global_scale": "input_scale", "k_scale": "global_scale", "v_scale": "global_scale",
     "q_scale": "global_scale",
     "qzeros": "zero_point", "weight_zero_point": "zero_point",
     "g_idx": "index", "weight_g_idx": "index", "weight_shape": "index",

@@ -235,7 +235,7 @@ def _slug(ref: str) -> str:
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:
     factory = field.default_factory
-    return field.default if factory is msgspec.NODEFAULT else factory()  # type: ignore[operator]
+    return field.default if factory is msgspec.NODEFAULT else factory()
 
 
 class _WithoutAliases(yaml.SafeDumper):
