@@ -40,9 +40,7 @@ from qwenhost.cli.options import (
     "--duration",
     "duration_s",
     type=click.FloatRange(5, 86400),
-    default=30.0,
-    show_default=True,
-    help="Seconds of load with --engine.",
+    help="Seconds of load with --engine.  [default: four requests' length, 30 at least]",
 )
 @click.option("--vllm-bin", envvar="QWENHOST_VLLM_BIN", help="vLLM's program. Also QWENHOST_VLLM_BIN.")
 @click.option(

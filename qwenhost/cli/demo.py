@@ -22,9 +22,7 @@ from qwenhost.cli.options import json_option, load_options, node_options, worklo
     "--duration",
     "duration_s",
     type=click.FloatRange(5, 86400),
-    default=30.0,
-    show_default=True,
-    help="Seconds of load.",
+    help="Seconds of load.  [default: four requests' length, 30 at least]",
 )
 @node_options
 @workload_options

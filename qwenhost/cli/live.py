@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from qwenhost.plan import Plan
 
 STARTUP_OF_SIMULATED_S = 2.0
+SHORTEST_LOAD_S = 30.0
+REQUESTS_A_SLOT = 4
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,18 @@ def _probe(
     rate, concurrency = options.get("rate"), options.get("concurrency")
     if rate is None and concurrency is None:
         concurrency = max(1, round(plan.chosen.estimate.concurrency.value))
+    request_s = _expected_request_s(plan, workload)
+    duration_s = options["duration_s"] or max(SHORTEST_LOAD_S, REQUESTS_A_SLOT * request_s)
     load = f"{rate:g} requests/s" if rate else f"{concurrency} in flight"
-    _tell(f"probe  {options['duration_s']:.0f} s of {workload.id} at {load}", quiet=quiet)
+    _tell(f"probe  {duration_s:.0f} s of {workload.id} at {load}", quiet=quiet)
     config = ProbeConfig(
         url=service.base_url,
         model=service.model,
         api_key=service.api_key,
         concurrency=concurrency,
         rate=rate,
-        duration_s=options["duration_s"],
+        duration_s=duration_s,
+        ramp_up_s=0.0 if rate else request_s,
         workload=workload.id,
         input_tokens=workload.input_tokens,
         output_tokens=workload.output_tokens,
@@ -145,6 +150,12 @@ def _probe(
     )
     with live_progress() as on_progress:
         return run_probe(config, on_progress=on_progress).measurements
+
+
+def _expected_request_s(plan: Plan, workload: Workload) -> float:
+    """How long a request should take by the plan; the load ramps up over one and lasts for several."""
+    estimate = plan.chosen.estimate
+    return (estimate.ttft_ms.value + estimate.tpot_ms.value * workload.output_tokens.mean) / 1000
 
 
 def _weights(plan: Plan) -> str:

@@ -55,9 +55,13 @@ def schedule(
     return list(due if n is None else islice(due, n))
 
 
-def closed_loop(concurrency: int) -> list[float]:
-    """Due times of the first request of each slot; every later one is due when its slot falls free."""
-    return [slot / SLOTS_PER_S for slot in range(concurrency)]
+def closed_loop(concurrency: int, ramp_up_s: float = 0.0) -> list[float]:
+    """Due times of the first request of each slot; every later one is due when its slot falls free.
+
+    The slots open evenly over ``ramp_up_s``, and no faster than ``SLOTS_PER_S``.
+    """
+    gap = max(1 / SLOTS_PER_S, ramp_up_s / concurrency)
+    return [slot * gap for slot in range(concurrency)]
 
 
 def _constant(rate: float) -> Iterator[float]:

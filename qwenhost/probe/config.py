@@ -30,6 +30,8 @@ class ProbeConfig(Value, frozen=True, kw_only=True):
     arrivals: Law = "poisson"
     burstiness: float = 1.0
     """Shape of the gamma law."""
+    ramp_up_s: float = 0.0
+    """Over which the slots of a closed loop open. About a request's length leaves no burst at the start."""
     requests: int | None = None
     duration_s: float | None = None
     """Time during which requests are sent; those in flight then are waited for."""

@@ -127,7 +127,7 @@ class Traffic:
     def _due_times(self) -> list[float]:
         config = self._config
         if config.concurrency is not None:
-            return closed_loop(config.concurrency)[: self._limit]
+            return closed_loop(config.concurrency, config.ramp_up_s)[: self._limit]
         assert config.rate is not None  # noqa: S101 - checked in ProbeConfig.check
         due = schedule(
             config.arrivals,

@@ -104,3 +104,8 @@ def test_a_schedule_needs_a_length() -> None:
     """Neither number nor duration is an error, not an endless list."""
     with pytest.raises(ValueError, match="n or duration_s"):
         schedule("poisson", 1)
+
+
+def test_a_ramp_opens_the_slots_evenly() -> None:
+    """Four slots over two seconds: one each half second."""
+    assert closed_loop(4, 2.0) == [0, 0.5, 1.0, 1.5]
