@@ -214,8 +214,8 @@ def markdown(
         text.append(f"| {' | '.join(map(str, cells))} |")
     text += [
         "",
-        "`available` is an error as a share of GPU memory; the constants behind it were fitted to 10 of these",
-        "records (`benchmarks/fit_memory.py` prints each with itself left out).",
+        "`available` is an error as a share of GPU memory; the constants behind it were fitted to 10 of",
+        "these records (`benchmarks/fit_memory.py` prints each with itself left out).",
         "",
     ]
     text += ["| record | group | what | predicted | observed | error | |", "|---|---|---|--:|--:|--:|---|"]

@@ -9,7 +9,7 @@ from qwenhost.units import format_gib
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from qwenhost.plan import Candidate, Plan, Rejection
+    from qwenhost.plan import Candidate, MemoryBreakdown, Plan, Rejection
 
 _OBJECTIVES: Final = {
     "cost": "the cheapest tokens: the most requests per second from a node that is rented whole",
@@ -46,7 +46,7 @@ def explain_rejections(rejections: Iterable[Rejection], limit: int | None = None
 
 def why_not(plan: Plan, wanted: str) -> list[str]:
     """Why ``CHECKPOINT``, ``CHECKPOINT/LAYOUT`` or a layout such as ``TP4`` was not chosen, with figures."""
-    words = {word.lower() for word in wanted.replace(",", "/").split("/") if word.strip()}
+    words = words_of(wanted)
     lines = [_rejection_line(one) for one in plan.rejections if _matches(one, words)]
     if _is_named(plan.chosen, words):
         lines.append(f"{plan.chosen.label} is the choice.")
@@ -60,6 +60,11 @@ def why_not(plan: Plan, wanted: str) -> list[str]:
             "Pin it (--checkpoint, -tp ...) to see its figures."
         )
     return lines
+
+
+def words_of(wanted: str) -> set[str]:
+    """``bf16/TP2`` -> {``bf16``, ``tp2``}."""
+    return {word.strip().lower() for word in wanted.replace(",", "/").split("/") if word.strip()}
 
 
 def _matches(rejection: Rejection, words: set[str]) -> bool:
@@ -105,19 +110,24 @@ def _against(other: Candidate, chosen: Candidate) -> str:
 
 
 def _memory(candidate: Candidate) -> Iterator[str]:
-    memory, args = candidate.memory_per_gpu, candidate.engine_args
+    utilization = candidate.engine_args.gpu_memory_utilization
+    return memory_lines(candidate.memory_per_gpu, utilization, candidate.checkpoint.id)
+
+
+def memory_lines(memory: MemoryBreakdown, utilization: float, checkpoint: str) -> Iterator[str]:
+    """From the whole GPU down to what is left for the cache, one term a line."""
     yield f"{format_gib(memory.total_bytes):>12}  total, as NVML reports it"
-    yield f"{format_gib(memory.usable_bytes):>12}  vLLM may use at {args.gpu_memory_utilization:.2f}"
-    yield f"{format_gib(-memory.weights_bytes):>12}  weights of {candidate.checkpoint.id}"
+    yield f"{format_gib(memory.usable_bytes):>12}  vLLM may use at {utilization:.2f}"
+    yield f"{format_gib(-memory.weights_bytes):>12}  weights of {checkpoint}"
     yield f"{format_gib(-memory.activation_bytes):>12}  activations at their peak"
     yield f"{format_gib(-memory.cudagraph_bytes):>12}  CUDA graphs"
-    yield f"{format_gib(-memory.non_torch_bytes):>12}  buffers outside torch"
+    yield f"{format_gib(-memory.non_torch_bytes):>12}  buffers that stay, of kernels and for each sequence"
     yield f"{format_gib(memory.kv_cache_bytes):>12}  left for the cache"
-    if memory.outside_bytes:
-        outside = "CUDA context, NCCL, and what NVML counts and CUDA does not"
-        yield f"{format_gib(memory.outside_bytes):>12}  beside that: {outside}"
     if memory.margin_bytes:
         yield f"{format_gib(memory.margin_bytes):>12}  of that not planned on: the model is not exact"
+    if memory.outside_bytes:
+        outside = "CUDA context, NCCL, and what NVML counts and CUDA does not"
+        yield f"{format_gib(memory.outside_bytes):>12}  beside what vLLM may use: {outside}"
 
 
 def _cache(candidate: Candidate) -> Iterator[str]:

@@ -175,3 +175,48 @@ def test_table_for_people(capsys: Capture) -> None:
     out = capsys.readouterr().out
     assert "285,056 tokens" in out
     assert "available KV cache memory" in out
+
+
+def test_why_not_shows_the_arithmetic_of_a_refusal(capsys: Capture) -> None:
+    """FP8 on one H100: the terms from the whole GPU down, and what one request would need beside."""
+    assert run(["plan", "--gpus", "1xH100", "--why-not", "fp8/TP1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "fp8, TP1: weights do not fit." in lines[0]
+    assert "fp8 TP1 at its tightest" in lines[1]
+    amounts = [float(line.split()[0]) for line in lines[3:8]]
+    usable, weights, activations, graphs, buffers = amounts
+    left = float(next(line for line in lines if "left for the cache" in line).split()[0])
+    assert usable + weights + activations + graphs + buffers == pytest.approx(left, abs=0.03)
+    assert left < 0
+    # 1 attention block, 9 of state and the null block, 49.5 MiB each: 0.53 GiB.
+    assert (
+        "1 x 2,112 tokens, 9 x Gated DeltaNet state and 1 null block of 49.50 MiB each: 0.53 GiB" in lines[-1]
+    )
+
+
+def test_why_not_shows_what_fits_and_is_not_listed(capsys: Capture) -> None:
+    """BF16 TP4 on eight H200 fits and is slower than two dozen others: its figures stand there too."""
+    assert run(["plan", "--gpus", "8xH200", "--why-not", "bf16/TP4"]) == 0
+    assert "bf16 TP4 fits, with" in capsys.readouterr().out
+
+
+def test_why_not_where_nothing_fits(capsys: Capture) -> None:
+    """Exit code 3, and the arithmetic with the reasons on stderr."""
+    assert run(["plan", "--gpus", "1xL40S", "--why-not", "int4-autoround"]) == 3
+    assert "weights of int4-autoround" in capsys.readouterr().err
+
+
+def test_first_screen_numbers_follow_from_the_blocks(capsys: Capture) -> None:
+    """Context, requests at typical and at full length, headroom: recomputed by hand from the pool."""
+    assert run(["plan", "--gpus", "2xH200", "--checkpoint", "fp8", "-tp", "2", "--json"]) == 0
+    chosen = json.loads(capsys.readouterr().out)["chosen"]
+    cache, args, memory = chosen["kv_cache"], chosen["engine_args"], chosen["memory_per_gpu"]
+    typical = 1366  # chat: 1,155 in and 211 out
+    held = -(-typical // cache["block_size"]) + cache["state_blocks_per_sequence"]
+    in_flight = min(args["max_num_seqs"], (cache["num_blocks"] - 1) // held)
+    assert chosen["concurrency_at_workload"] == in_flight
+    charged = -(-args["max_model_len"] // cache["block_size"]) + cache["reserved_blocks_per_sequence"]
+    assert chosen["concurrency_at_max_model_len"] == pytest.approx(cache["num_blocks"] / charged)
+    terms = ("weights_bytes", "activation_bytes", "cudagraph_bytes", "non_torch_bytes", "kv_cache_bytes")
+    assert sum(memory[name] for name in terms) == memory["usable_bytes"]
+    assert memory["kv_cache_bytes"] // cache["block_bytes"] == cache["num_blocks"]
