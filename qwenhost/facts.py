@@ -540,6 +540,9 @@ class Workload(Value, frozen=True, kw_only=True):
     image_tokens: float = 0.0
     """Mean image tokens per request, part of ``input_tokens``."""
     requests_per_session: float = 1.0
+    gap_s_p50: float | None = None
+    """Median time between two requests of a session; None = not published."""
+    gap_s_p95: float | None = None
     content: Literal["prose", "code", "other"] = "other"
     mean_over_peak: float | None = None
     """Mean demand over peak demand; None = take the catalog's default for the kind of service."""

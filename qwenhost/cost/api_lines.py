@@ -53,7 +53,7 @@ def price_request(price: ApiPrice, workload: Workload, terms: ApiTerms) -> Price
         BadInputError: no price on that day, or no batch or residency price.
     """
     policies = POLICIES if terms.cache == "auto" else (terms.cache,)
-    priced = [_under(price, workload, terms, policy) for policy in policies]
+    priced = [under_policy(price, workload, terms, policy) for policy in policies]
     best = min(priced, key=lambda p: p.breakdown.total)
     if best.policy != "none":
         return best
@@ -135,18 +135,21 @@ def api_line(
 
 def hit_range_usd(price: ApiPrice, workload: Workload, terms: ApiTerms) -> tuple[float, float]:
     """USD per request with the best published hit share at any lifetime, and without any cache."""
-    without = _under(price, workload, terms, "none").breakdown.total
+    without = under_policy(price, workload, terms, "none").breakdown.total
     hits = (workload.prefix_hit_5m, workload.prefix_hit_1h, workload.prefix_hit_unbounded)
     best = max((hit for hit in hits if hit is not None), default=0.0)
     ideal = [
-        _under(price, workload, terms, policy, hit=best).breakdown.total for policy in POLICIES if best > 0
+        under_policy(price, workload, terms, policy, hit=best).breakdown.total
+        for policy in POLICIES
+        if best > 0
     ]
     return min([without, *ideal]), without
 
 
-def _under(
+def under_policy(
     price: ApiPrice, workload: Workload, terms: ApiTerms, policy: CachePolicy, *, hit: float | None = None
 ) -> PricedRequest:
+    """The mean request under one policy, with the published hit share or the one given."""
     tools = price.tool_system_prompt_tokens.get("auto_or_none", 0) if terms.tool_prompt_tokens else 0
     rates = period_on(price, terms.as_of).usd_per_mtok
     cache = price.cache if rates.cache_read is not None else None

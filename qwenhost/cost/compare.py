@@ -10,6 +10,7 @@ import msgspec
 from qwenhost import __version__
 from qwenhost.cost.api_lines import api_line, on_sale, price_request, select_prices
 from qwenhost.cost.break_even import BreakEven, Scenario, break_even, break_even_band
+from qwenhost.cost.cache_checks import cache_checks, idle_sessions
 from qwenhost.cost.comparison import ApiLine, Comparison, CurvePoint, HardwareOption, PlanSummary
 from qwenhost.cost.frame import CompareOptions, Frame, levers_of, make_frame
 from qwenhost.cost.quality import baseline_score_id, cost_per_task_rows, quality_rows
@@ -70,6 +71,10 @@ def compare(
     )
     attempt = workload.requests_per_session
     simulated = measurements is not None and measurements.server.simulated
+    checks = cache_checks(frame.baseline, workload, frame.terms)
+    idle = idle_sessions(
+        plan, workload, frame.scenario, measurements, requests_per_day=frame.requests_per_day
+    )
     rows = tornado(frame.scenario, moved, requests_per_day=frame.requests_per_day)
     return Comparison(
         generated_at=generated_at,
@@ -88,6 +93,7 @@ def compare(
             rows,
             requests_per_day=frame.requests_per_day,
             given=options.requests_per_day is not None,
+            idle=idle,
         ),
         self_host=side,
         api=lines,
@@ -101,12 +107,14 @@ def compare(
         ),
         costs_per_task=cost_per_task_rows(catalog),
         assumptions=assumption_lines(
-            catalog, frame.workload, frame.terms, side, lines[0], given=options_given(options)
+            catalog, frame.workload, frame.terms, side, lines[0], given=options_given(options), checks=checks
         ),
         curve=_curve(frame, lines, crossing),
         hardware_options=_hardware_options(catalog, frame),
         plan=_plan_summary(plan),
         measured=measurements,
+        cache_checks=checks,
+        idle_sessions=idle,
     )
 
 

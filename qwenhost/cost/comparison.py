@@ -14,6 +14,7 @@ import msgspec
 
 from qwenhost.cost.api_cost import Breakdown
 from qwenhost.cost.break_even import BreakEven
+from qwenhost.cost.prompt_cache import CacheCheck, IdleSessions
 from qwenhost.cost.quality import CostPerTaskRow, QualityRow
 from qwenhost.cost.self_host_cost import SelfHost
 from qwenhost.cost.sensitivity import SensitivityRow
@@ -165,6 +166,10 @@ class Comparison(Value, frozen=True, kw_only=True):
     hardware_options: tuple[HardwareOption, ...]
     plan: PlanSummary
     measured: Measurements | None
+    cache_checks: tuple[CacheCheck, ...] = ()
+    """The baseline's cache under simulated session gaps, beside the published share."""
+    idle_sessions: IdleSessions | None = None
+    """What the published share asks of one node's own cache."""
 
     @property
     def baseline(self) -> ApiLine:

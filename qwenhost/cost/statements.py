@@ -8,11 +8,13 @@ from qwenhost.cost.assumptions import assumption
 from qwenhost.cost.comparison import AssumptionLine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
     from qwenhost.cost.api_lines import ApiTerms
     from qwenhost.cost.comparison import ApiLine
     from qwenhost.cost.figures import Figure
+    from qwenhost.cost.prompt_cache import CacheCheck
     from qwenhost.cost.self_host_cost import SelfHost
     from qwenhost.facts import Catalog, Workload
 
@@ -25,6 +27,7 @@ def assumption_lines(
     baseline: ApiLine,
     *,
     given: AbstractSet[str],
+    checks: Sequence[CacheCheck] = (),
 ) -> tuple[AssumptionLine, ...]:
     """Every assumption that moved a figure of this comparison."""
     lines = [
@@ -53,6 +56,7 @@ def assumption_lines(
         )
     ]
     lines.append(_cache_line(workload, terms, baseline))
+    lines += [_check_line(check, workload, baseline) for check in checks]
     if workload.synthetic:
         lines.append(
             _said(
@@ -110,6 +114,23 @@ def _cache_line(workload: Workload, terms: ApiTerms, baseline: ApiLine) -> Assum
     return _said(
         "api_cache",
         f"{baseline.name} is billed with {policy} ({how}), {hit:.1%} of input read from it",
+        source=workload.source.where,
+        as_of=workload.source.as_of.isoformat(),
+    )
+
+
+def _check_line(check: CacheCheck, workload: Workload, baseline: ApiLine) -> AssumptionLine:
+    published = (
+        "no share is published" if check.published_hit is None else f"{check.published_hit:.1%} published"
+    )
+    paid = ""
+    if check.usd_per_request_published is not None:
+        paid = f" against ${check.usd_per_request_published:.4f}"
+    return _said(
+        f"cache_check_{check.policy}",
+        f"check of the {check.policy} cache by simulation over {check.requests:,} requests: "
+        f"{check.simulated_hit:.1%} of input read, {published}; "
+        f"${check.usd_per_request_simulated:.4f} a request at {baseline.name}{paid} ({check.model})",
         source=workload.source.where,
         as_of=workload.source.as_of.isoformat(),
     )

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
     from qwenhost.cost.break_even import BreakEven
     from qwenhost.cost.comparison import ApiLine, Confidence
+    from qwenhost.cost.prompt_cache import IdleSessions
     from qwenhost.cost.self_host_cost import SelfHost
     from qwenhost.cost.sensitivity import SensitivityRow
 
 SURE, FAIRLY_SURE = 0.9, 0.7
+QUALITY = "The two models do not score alike: see cost per solved task."
 TRIAL = "No verdict: the run was not of what is priced."
 
 
@@ -28,11 +30,12 @@ def verdict_of(
     *,
     requests_per_day: float,
     given: bool,
+    idle: IdleSessions | None = None,
 ) -> Verdict:
     """Compare the two bills at the volume asked for and say what would change the answer."""
     baseline = lines[0]
     self_hosting = side.usd_per_month < baseline.usd_per_month
-    confidence, why = _confidence(side, crossing, self_hosting=self_hosting)
+    confidence, why = _confidence(side, crossing, idle, self_hosting=self_hosting)
     hosted = [line for line in lines if line.kind == "hosted_qwen"]
     cheapest = min(hosted, key=lambda line: line.usd_per_request, default=None)
     if side.warnings:
@@ -46,7 +49,7 @@ def verdict_of(
         headline=headline,
         sentence=_sentence(side, baseline, crossing, requests_per_day, given=given),
         reasons=tuple(_reasons(side, baseline, crossing, rows)),
-        cautions=tuple(_cautions(side, baseline, cheapest)),
+        cautions=(*_cautions(side, baseline, cheapest), *_forgotten(idle), QUALITY),
         confidence=confidence,
         confidence_reason=why,
     )
@@ -144,13 +147,32 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
             f"{format_usd(cheapest.usd_per_month)} a month, less than either: self-hosting must be wanted "
             "for privacy, control or fine-tuning."
         )
-    found.append("The two models do not score alike: see cost per solved task.")
     return found
 
 
-def _confidence(side: SelfHost, crossing: BreakEven, *, self_hosting: bool) -> tuple[Confidence, str]:
+def _forgotten(idle: IdleSessions | None) -> list[str]:
+    """Where the node's cache cannot keep what the published share takes for granted."""
+    if idle is None or idle.held >= idle.needed:
+        return []
+    rate = f"{idle.requests_per_s:.3g} requests/s x ({idle.gap_s:.0f} s mean gap + {idle.end_to_end_s:.0f} s)"
+    held = f"{idle.cache_tokens:,} tokens / {idle.mean_prompt_tokens:,.0f} a prompt"
+    told = (
+        "The prefix-hit share is taken as published. It needs "
+        f"{count(idle.needed)} sessions kept in each node's cache ({rate}); the cache holds "
+        f"{count(idle.held)} ({held}). Without offloading, expect fewer hits and less capacity."
+    )
+    return [told]
+
+
+def _confidence(
+    side: SelfHost, crossing: BreakEven, idle: IdleSessions | None, *, self_hosting: bool
+) -> tuple[Confidence, str]:
     if side.warnings:
         return "low", "the rates are those of another model or machine"
+    if self_hosting and idle is not None and idle.held < idle.needed:
+        return "low", (
+            f"the cache holds {count(idle.held)} of the {count(idle.needed)} sessions its hit share asks for"
+        )
     share = crossing.share_cheaper_at_volume
     agree = share if self_hosting else 1 - share
     level: Confidence = "high" if agree >= SURE else "moderate" if agree >= FAIRLY_SURE else "low"
