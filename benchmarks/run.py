@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"common", "run"}
+NOT_BENCHMARKS = {"common", "run", "strangers"}
 
 
 def main() -> int:
