@@ -31,7 +31,7 @@ class ProbeConfig(Value, frozen=True, kw_only=True):
     burstiness: float = 1.0
     """Shape of the gamma law."""
     ramp_up_s: float = 0.0
-    """Over which the slots of a closed loop open. About a request's length leaves no burst at the start."""
+    """Over which a closed loop's slots open. About a request's length leaves no burst at the start."""
     requests: int | None = None
     duration_s: float | None = None
     """Time during which requests are sent; those in flight then are waited for."""

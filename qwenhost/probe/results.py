@@ -54,7 +54,7 @@ def measurements_of(run: Run) -> Measurements:
     """The run's figures; requests dropped at an interruption are left out of all of them."""
     config = run.config
     kept = [record for record in run.records if record.error != "interrupted"]
-    window = summary.rate_window(kept)
+    window = summary.rate_window(kept, not_before_s=0.0 if run.open_loop else config.ramp_up_s)
     rates = summary.rates(kept, window)
     times = summary.latencies(kept)
     reason = void_reason(kept, open_loop=run.open_loop, lag=run.lag, counters=run.counters)

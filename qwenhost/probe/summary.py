@@ -60,17 +60,23 @@ def run_duration_s(records: Sequence[RequestRecord]) -> float:
     return max(0.0, end - min(record.scheduled_s for record in records))
 
 
-def rate_window(records: Sequence[RequestRecord]) -> Window:
+def rate_window(records: Sequence[RequestRecord], *, not_before_s: float = 0.0) -> Window:
     """From the first completion to the last send: before it the pipe fills, after it the run drains.
 
     Where that is less than a third of the run, the whole run, first due time to last token.
+
+    Args:
+        records: of the run.
+        not_before_s: when the load was complete, where it was brought up gradually.
     """
     start = min((record.scheduled_s for record in records), default=0.0)
     whole = Window(start_s=start, end_s=start + run_duration_s(records), kind="whole")
     ends = [record.last_s for record in records if record.ok and record.last_s is not None]
     if not ends:
         return whole
-    steady = Window(start_s=min(ends), end_s=max(record.sent_s for record in records), kind="steady")
+    steady = Window(
+        start_s=max(min(ends), not_before_s), end_s=max(record.sent_s for record in records), kind="steady"
+    )
     return steady if steady.duration_s >= STEADY_AT_LEAST * whole.duration_s else whole
 
 

@@ -102,6 +102,28 @@ def test_a_bad_url_is_exit_2() -> None:
     assert "http://127.0.0.1:8000" in done.stderr
 
 
+def test_a_folder_that_is_not_there_stops_before_the_load(truth: Any, tmp_path: Path) -> None:
+    """Not after an hour of measuring."""
+    done = qwenhost("probe", truth.url(), *SMALL, "--save", str(tmp_path / "none" / "m.json"))
+    assert done.returncode == 2
+    assert "no such folder" in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_interrupted_warm_up_is_exit_130(truth: Any) -> None:
+    """Nothing to show yet, no traceback."""
+    command = [sys.executable, "-m", "qwenhost.cli.main", "probe", truth.url("fault=hang"), *SMALL]
+    truth.told()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not any(name.startswith("qwenhost-") for name in truth.told()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=20)
+    assert (process.returncode, out, error.strip()) == (130, "", "Interrupted.")
+
+
 def test_the_key_is_sent_and_never_shown(truth: Any, tmp_path: Path) -> None:
     """From the environment or a file, as a bearer token."""
     truth.told()
@@ -116,6 +138,7 @@ def test_an_interrupted_run_prints_what_it_has(truth: Any) -> None:
     """Ctrl-C once: a summary, exit code 130."""
     command = [sys.executable, "-m", "qwenhost.cli.main", "probe", truth.url("ttft=0.02,itl=0.01")]
     command += ["--duration", "60", "--concurrency", "2", "--output-tokens", "5", "--warmup", "1", "--json"]
+    truth.told()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20
     while len(truth.told()) < 3:  # Asking empties the list: wait for a poll that saw several requests.

@@ -80,6 +80,11 @@ def test_the_steady_part_is_first_completion_to_last_send() -> None:
     assert (window.start_s, window.end_s, window.kind) == (pytest.approx(0.9), 4, "steady")
 
 
+def test_the_steady_part_waits_for_the_whole_load() -> None:
+    """Slots that opened over two seconds: 2.0 to 4.0."""
+    assert rate_window(waves(5), not_before_s=2).start_s == 2
+
+
 def test_a_short_steady_part_gives_way_to_the_whole_run() -> None:
     """Two requests at once never had a steady part."""
     both = [record(i, due=0, first=0.5, gap=0.1, tokens=5) for i in range(2)]

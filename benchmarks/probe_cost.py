@@ -1,0 +1,143 @@
+"""What a streamed token costs the probe: client CPU, accuracy under load, streams at once.
+
+    python benchmarks/probe_cost.py [--repeats 3] [--streams 10000]
+
+The truth server of the tests emits 100 tokens a request, the first after 200 ms, then one every 20 ms,
+each stream on its own timers. CPU per token is the slope between 64 and 256 streams, which cancels start
+and calibration; recording is complete (every arrival kept, every event decoded). Prints a table and
+writes results/probe_cost-DATE.json. ``cpu_wait_share`` tells how much other processes disturbed it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from common import write_result
+
+from qwenhost.facts import TokenStats
+from qwenhost.measurements import percentile
+from qwenhost.probe import ProbeConfig, ProbeResult, run_probe
+
+ROOT = Path(__file__).parent.parent
+SERVER = ROOT / "tests/probe/truth_server.py"
+TOKENS = 100
+WAVES = 8
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--streams", type=int, default=10_000, help="open so many streams at once")
+    arguments = parser.parse_args()
+    raise_descriptor_limit()
+    command = [sys.executable, str(SERVER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        found: dict[str, Any] = {
+            "conditions": f"truth server on the same machine, TTFT 200 ms, ITL 20 ms, {TOKENS} tokens",
+            "runs": [slope(port) for _ in range(arguments.repeats)],
+        }
+        found["streams"] = many_streams(port, arguments.streams)
+        server.kill()
+    found["best_us_per_token"] = min(run["us_per_token"] for run in found["runs"])
+    print(json.dumps(found, indent=2))
+    print(write_result("probe_cost", found))
+
+
+def slope(port: int) -> dict[str, Any]:
+    """CPU per further token between 64 and 256 streams, and the accuracy at 256."""
+    few, many = one_run(port, 64), one_run(port, 256)
+    return {
+        "us_per_token": (many["cpu_s"] - few["cpu_s"]) / (many["tokens"] - few["tokens"]) * 1e6,
+        "at_64": few,
+        "at_256": many,
+    }
+
+
+def one_run(port: int, concurrency: int) -> dict[str, Any]:
+    """One closed loop and what it cost."""
+    told(port)
+    before = time.process_time()
+    result = probe(
+        port, concurrency=concurrency, requests=WAVES * concurrency, output=TOKENS, path="ttft=0.2,itl=0.02"
+    )
+    cpu_s = time.process_time() - before
+    measured = result.measurements
+    return {
+        "cpu_s": cpu_s,
+        "tokens": sum(record.output_tokens for record in result.records),
+        "output_tokens_per_s": measured.output_tokens_per_s,
+        "ttft_ms": {"p50": measured.ttft_ms.p50, "p99": measured.ttft_ms.p99},
+        "reported_minus_true_ttft_ms": difference(result, told(port)),
+        "send_lag_p99_ms": measured.send_lag_ms.p99,
+        "client": dict(measured.client),
+        "void": measured.void_reason,
+    }
+
+
+def difference(result: ProbeResult, truth: dict[str, Any]) -> dict[str, float]:
+    """Percentiles of the reported TTFT less those of the server's own, both from the due time."""
+    seed = result.measurements.workload.seed
+    reported, true = [], []
+    for record in result.records:
+        due = record.scheduled_s + result.clock_zero_s
+        reported.append(record.ttft_ms or 0.0)
+        true.append((truth[f"qwenhost-{seed:x}-{record.index}"]["tokens"][0] - due) * 1000)
+    reported.sort()
+    true.sort()
+    return {f"p{q}": percentile(reported, q) - percentile(true, q) for q in (50, 99)}
+
+
+def many_streams(port: int, streams: int) -> dict[str, Any]:
+    """All streams open before the first token comes."""
+    wait_s = max(5.0, streams / 1000)
+    result = probe(port, concurrency=streams, requests=streams, output=5, path=f"ttft={wait_s},itl=0.5")
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "asked": streams,
+        "completed": result.measurements.requests.completed,
+        "by_error": dict(result.measurements.requests.by_error),
+        "client_peak_rss_mib": peak_mib,
+        "void": result.measurements.void_reason,
+    }
+
+
+def probe(port: int, *, concurrency: int, requests: int, output: int, path: str) -> ProbeResult:
+    """A closed loop against the truth server, without warm-up."""
+    return run_probe(
+        ProbeConfig(
+            url=f"http://127.0.0.1:{port}/{path}",
+            concurrency=concurrency,
+            requests=requests,
+            warmup=0,
+            input_tokens=TokenStats(mean=64),
+            output_tokens=TokenStats(mean=output),
+        )
+    )
+
+
+def told(port: int) -> dict[str, Any]:
+    """What the server did since it was last asked."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/truth") as answer:
+        truth: dict[str, Any] = json.load(answer)
+    return truth
+
+
+def raise_descriptor_limit() -> None:
+    """Every stream is a descriptor, here and in the server."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()
