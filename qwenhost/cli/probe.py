@@ -41,6 +41,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--arrivals", type=click.Choice(["poisson", "constant", "gamma"]), default="poisson", show_default=True,
     help="Law of an open loop.",
 )  # fmt: skip
+@click.option(
+    "--ramp-up", "ramp_up_s", type=click.FloatRange(0), default=0.0,
+    help="Seconds over which a closed loop opens its slots, instead of at once.",
+)  # fmt: skip
 @click.option("--burstiness", type=_SECONDS, default=1.0, help="Shape of gamma gaps; below 1 is burstier.")
 @click.option("--thinking/--no-thinking", default=None, help="Ask the model to think, or not to.")
 @click.option(
@@ -71,10 +75,13 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
     qwenhost probe http://127.0.0.1:8000 --concurrency 64 --input-tokens 4000 --output-tokens 500 --json
     """
     from qwenhost.cli.probe_view import live_progress, print_summary
+    from qwenhost.errors import BadInputError
     from qwenhost.files import write_atomically
     from qwenhost.measurements import measurements_to_json
     from qwenhost.probe import run_probe
 
+    if save is not None and not save.absolute().parent.is_dir():
+        raise BadInputError(f"--save {save}: no such folder", remedy="Make the folder first.")
     with live_progress() as on_progress:
         result = run_probe(_config(ctx, options), on_progress=on_progress)
     measured = result.measurements
@@ -90,7 +97,7 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
 def _config(ctx: click.Context, options: dict[str, Any]) -> ProbeConfig:
     """The run asked for by the command line."""
     from qwenhost.cli import wiring
-    from qwenhost.launcher.command import read_api_key
+    from qwenhost.launcher.access import read_api_key
     from qwenhost.probe import ProbeConfig
 
     workload = wiring.workload(wiring.catalog(ctx), options)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qwenhost.launcher.state import ServiceState
 
 _ENGINE = click.Choice(["vllm", "simulated"])
+_PATH = click.Path(path_type=Path)
 _SECONDS = click.FloatRange(0, min_open=True)
 
 
@@ -28,11 +29,31 @@ _SECONDS = click.FloatRange(0, min_open=True)
     help="cpu: vLLM's CPU build with a small checkpoint, for trials.",
 )  # fmt: skip
 @click.option("--model", metavar="DIR", help="Local checkpoint instead of the plan's.")
-@click.option("--served-model-name", help="Name that clients use.")
+@click.option(
+    "--served-model-name",
+    "served_model_names",
+    multiple=True,
+    help="Name that clients use; repeat for aliases.",
+)
 @click.option("--load-format", help="vLLM's, e.g. dummy for random weights (--target cpu).")
 @click.option(
-    "--api-key-file", type=click.Path(path_type=Path), help="File with the key. Or set QWENHOST_API_KEY."
+    "--api-key-file", type=_PATH,
+    help="Keys, one a line, plain or NAME: KEY; read again when it changes. Or set QWENHOST_API_KEY.",
+)  # fmt: skip
+@click.option("--ssl-certfile", type=_PATH, help="Certificate (PEM), to speak TLS.")
+@click.option("--ssl-keyfile", type=_PATH, help="Its key, without a password.")
+@click.option(
+    "--max-body-mib", type=click.FloatRange(0, min_open=True), default=64.0, show_default=True,
+    help="Largest request.",
+)  # fmt: skip
+@click.option(
+    "--max-requests-per-minute", type=click.IntRange(0), default=0, show_default=True,
+    help="Of each key, by each API server process; 0 is no limit.",
+)  # fmt: skip
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve our metrics and the engine's there, as one."
 )
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Another one needs a key.")
 @click.option("--name", default="default", show_default=True, help="Of the service, for status and stop.")
 @click.option("--detach", is_flag=True, help="Leave it running in the background once it is ready.")
 @click.option("--vllm-bin", envvar="QWENHOST_VLLM_BIN", help="vLLM's program. Also QWENHOST_VLLM_BIN.")
@@ -98,6 +119,7 @@ def _how_to_call(state: ServiceState | None) -> None:
     if state is None:
         return
     key = ' -H "Authorization: Bearer $QWENHOST_API_KEY"' if state.api_key_required else ""
+    key += f" --cacert {state.ssl_certfile}" if state.ssl_certfile else ""
     body = f'{{"model": "{state.model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
     click.echo(f"{state.base_url}  {state.label}")
     click.echo(f"  curl {state.base_url}/v1/chat/completions{key} -H 'Content-Type: application/json' \\")

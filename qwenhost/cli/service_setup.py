@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import click
 
     from qwenhost.launcher.command import ServeOptions
-    from qwenhost.launcher.launch import Launch
+    from qwenhost.launcher.launch import Launch, MetricsAddress
     from qwenhost.launcher.preflight import Check
     from qwenhost.launcher.state import ServiceHome
     from qwenhost.plan import Plan
@@ -30,17 +30,10 @@ def prepare(
         QwenhostError: an option is wrong, nothing fits, or the name is taken.
     """
     from qwenhost.launcher.build import build_launch
-    from qwenhost.launcher.command import ServeOptions, read_api_key, require_key_beyond_loopback
     from qwenhost.launcher.preflight import require_passed
     from qwenhost.launcher.state import ServiceHome, state_root
 
-    key = read_api_key(options["api_key_file"], os.environ)
-    require_key_beyond_loopback(options["host"], guarded=key is not None)
-    chosen = ServeOptions(
-        **{name: options[name] for name in ("host", "port", "model", "served_model_name", "vllm_bin")},
-        extra_args=options["extra_args"],
-        drain_s=options["drain_timeout"],
-    )
+    chosen, key = _service_options(options)
     plan = _plan(ctx, plan_path, options)
     home = ServiceHome(options["name"], root=state_root(os.environ))
     lock = home.lock()
@@ -57,11 +50,51 @@ def prepare(
             load_format=options["load_format"],
             startup_s=options["startup_seconds"],
             ready_s=options["ready_timeout"],
+            metrics=_metrics(chosen, options),
         )
     except BaseException:
         os.close(lock)
         raise
     return launch, home, lock
+
+
+def _service_options(options: Mapping[str, Any]) -> tuple[ServeOptions, str | None]:
+    """What was chosen about the service, and the key where it does not come by file.
+
+    Raises:
+        BadInputError: a key or certificate is wrong, or missing where others could call.
+    """
+    from qwenhost.launcher.access import read_api_keys, require_certificate, require_key_beyond_loopback
+    from qwenhost.launcher.command import ServeOptions
+    from qwenhost.units import MIB
+
+    key_file: Path | None = options["api_key_file"]
+    keys = read_api_keys(key_file, os.environ)
+    require_key_beyond_loopback(options["host"], guarded=bool(keys))
+    if options["metrics_port"] is not None:
+        require_key_beyond_loopback(options["metrics_host"], guarded=bool(keys), flag="--metrics-host")
+    certfile, keyfile = options["ssl_certfile"], options["ssl_keyfile"]
+    require_certificate(certfile, keyfile)
+    chosen = ServeOptions(
+        **{name: options[name] for name in ("host", "port", "model", "vllm_bin", "extra_args")},
+        **{name: options[name] for name in ("served_model_names", "max_requests_per_minute")},
+        max_body_bytes=int(options["max_body_mib"] * MIB),
+        key_file=str(key_file.absolute()) if key_file else None,
+        ssl_certfile=str(certfile.absolute()) if certfile else None,
+        ssl_keyfile=str(keyfile.absolute()) if keyfile else None,
+        drain_s=options["drain_timeout"],
+    )
+    return chosen, None if key_file else next(iter(keys.values()), None)
+
+
+def _metrics(chosen: ServeOptions, options: Mapping[str, Any]) -> MetricsAddress | None:
+    from qwenhost.launcher.launch import MetricsAddress
+
+    if options["metrics_port"] is None:
+        return None
+    return MetricsAddress(
+        host=options["metrics_host"], port=options["metrics_port"], key_file=chosen.key_file
+    )
 
 
 def checks_for(

@@ -15,6 +15,9 @@ from qwenhost.cli import wiring
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 picks one.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="File with one key per line.")
+@click.option("--middleware", metavar="MODULE.CLASS", help="ASGI class in front of the API, as vLLM's.")
+@click.option("--ssl-certfile", type=click.Path(), help="Certificate, to speak TLS.")
+@click.option("--ssl-keyfile", type=click.Path(), help="Its key.")
 @click.option("--served-model-name", "names", multiple=True, help="Name to answer as; repeatable.")
 @click.option("--startup-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="To ready.")
 @click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from qwenhost.launcher.command import EngineCommand
     from qwenhost.launcher.events import ServiceEvent
+    from qwenhost.launcher.launch import MetricsAddress
     from qwenhost.launcher.service import RunningService
     from qwenhost.launcher.state import ServiceHome
     from qwenhost.plan import Plan
@@ -38,6 +40,7 @@ def build_launch(
     load_format: str | None = None,
     startup_s: float | None = None,
     ready_s: float = 3600.0,
+    metrics: MetricsAddress | None = None,
 ) -> Launch:
     """What a supervisor runs; the plan is saved in the service's folder.
 
@@ -47,15 +50,18 @@ def build_launch(
         options: host, port, model and further words for the engine.
         engine: real or simulated.
         target: ``cpu`` takes ``options.model`` and no plan.
-        api_key: never written into argv.
+        api_key: never written into argv; made here where ``options`` names a file of keys.
         load_format: vLLM's, on CPU.
         startup_s: of a simulated engine.
         ready_s: seconds until the engine must be ready.
+        metrics: where the supervisor answers ``/metrics``.
 
     Raises:
         BadInputError: a plan or a model is missing.
         UnavailableError: no vLLM program.
     """
+    if api_key is None and options.key_file:
+        api_key = secrets.token_urlsafe(32)  # the supervisor's own, so that the users' may change
     options = msgspec.structs.replace(options, guarded=api_key is not None)
     limits = Limits(ready_s=ready_s, drain_s=options.drain_s)
     if plan is not None:
@@ -65,14 +71,13 @@ def build_launch(
     if engine == "simulated":
         if plan is None:
             raise BadInputError("a simulated engine needs a plan", remedy="Give a PLAN or --gpus.")
-        key_file = _key_file(home, api_key)
-        command = simulated_command(plan, home.plan_file, options, key_file=key_file, startup_s=startup_s)
+        command = simulated_command(plan, home.plan_file, options, startup_s=startup_s)
     elif target == "cpu" or plan is None:
         command = cpu_command(options, load_format=load_format)
     else:
         command = plan_command(plan.chosen, options)
         fallbacks = _fallbacks(plan, options)
-    return Launch(command=command, api_key=api_key, fallbacks=fallbacks, limits=limits)
+    return Launch(command=command, api_key=api_key, fallbacks=fallbacks, limits=limits, metrics=metrics)
 
 
 @contextlib.contextmanager
@@ -119,14 +124,6 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def _key_file(home: ServiceHome, api_key: str | None) -> Path | None:
-    """The key in a file for its owner alone; the supervisor removes it in the end."""
-    if api_key is None:
-        return None
-    home.write_private(home.key_file, api_key.encode())
-    return home.key_file
 
 
 def _fallbacks(plan: Plan, options: ServeOptions) -> tuple[FallbackCommand, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import shutil
 import sys
 from collections.abc import Mapping
@@ -27,10 +26,18 @@ _WITHHELD: Final = frozenset(
 )
 _HUB_TOKENS: Final = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 # Through --extra-arg these would put a key into the process list or open the engine unseen.
-_OWN_FLAGS: Final = frozenset({"--api-key", "--host", "--port", "--uds", "--served-model-name", "--hf-token"})
-# The group may read it: that is how Kubernetes mounts a secret for a pod's user.
-_OPEN_TO_OTHERS: Final = 0o027
+_OWN_FLAGS: Final = frozenset({
+    "--api-key", "--host", "--port", "--uds", "--served-model-name", "--hf-token", "--middleware",
+    "--ssl-keyfile", "--ssl-certfile",
+})  # fmt: skip
 _PRIVACY: Final = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+# Routes that pause, scale or reload the engine, and the service manager's socket, are not for it.
+_SWITCHED_OFF: Final = frozenset({
+    "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "QWENHOST_OPEN", "QWENHOST_KEY_FILE",
+    "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
+})  # fmt: skip
+DEFAULT_MAX_BODY_BYTES: Final = 64 * 2**20
+"""Twice what Anthropic's API takes, for pictures."""
 
 CPU_FLAGS: Final = (
     "--dtype", "bfloat16",
@@ -51,6 +58,8 @@ class EngineCommand(Value, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: Mapping[str, str] = {}
     """Added to the environment, unless the user's environment sets it otherwise."""
+    guard_env: Mapping[str, str] = {}
+    """What the guard in front of the engine is told; the user's environment does not change it."""
     host: str
     port: int
     model: str
@@ -59,6 +68,8 @@ class EngineCommand(Value, frozen=True, kw_only=True):
     """For people."""
     local_weights: bool = True
     """Whether the weights are on disk, so that neither hub nor token is needed."""
+    ssl_certfile: str | None = None
+    """Spoken to over TLS, and known by this certificate."""
     candidate: Candidate | None = None
     """What the log's figures are compared with."""
 
@@ -66,18 +77,19 @@ class EngineCommand(Value, frozen=True, kw_only=True):
     def base_url(self) -> str:
         """Where the engine is reached from this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.ssl_certfile else "http"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
     def environment(self, environ: Mapping[str, str], *, api_key: str | None) -> dict[str, str]:
         """The engine's whole environment."""
-        withheld = _WITHHELD | (_HUB_TOKENS if self.local_weights else frozenset())
-        env = {**self.env, **{k: v for k, v in environ.items() if k not in withheld}}
+        withheld = _WITHHELD | _SWITCHED_OFF | (_HUB_TOKENS if self.local_weights else frozenset())
+        env = {**self.env, **{k: v for k, v in environ.items() if k not in withheld}, **self.guard_env}
         if self.engine == "vllm":
             env |= _PRIVACY
-            if api_key:
-                env["VLLM_API_KEY"] = api_key
-                paths = [str(ENGINE_SIDE), *filter(None, [env.get("PYTHONPATH")])]
-                env["PYTHONPATH"] = ":".join(paths)
+        if self.guard_env or api_key:
+            env["PYTHONPATH"] = ":".join([str(ENGINE_SIDE), *filter(None, [env.get("PYTHONPATH")])])
+        if api_key:
+            env["VLLM_API_KEY"] = api_key
         return env
 
 
@@ -88,12 +100,32 @@ class ServeOptions(Value, frozen=True, kw_only=True):
     port: int = 8000
     model: str | None = None
     """A local checkpoint folder in place of the plan's."""
-    served_model_name: str | None = None
+    served_model_names: tuple[str, ...] = ()
+    """The first is the one that answers give; the others are aliases."""
     vllm_bin: str | None = None
     extra_args: tuple[str, ...] = ()
     guarded: bool = False
     """Whether a key is set."""
+    key_file: str | None = None
+    """Keys that the guard reads again when the file changes."""
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    max_requests_per_minute: int = 0
+    """Of each key; 0 = no limit."""
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
     drain_s: float = 30.0
+
+    @property
+    def guard_env(self) -> dict[str, str]:
+        """What the guard in front of the engine is told, the key apart."""
+        told = {"QWENHOST_MAX_BODY_BYTES": str(self.max_body_bytes)}
+        if self.max_requests_per_minute:
+            told["QWENHOST_MAX_REQUESTS_PER_MINUTE"] = str(self.max_requests_per_minute)
+        if self.key_file:
+            told["QWENHOST_KEY_FILE"] = self.key_file
+        elif not self.guarded:
+            told["QWENHOST_OPEN"] = "1"
+        return told
 
 
 def plan_command(candidate: Candidate, options: ServeOptions) -> EngineCommand:
@@ -108,9 +140,11 @@ def plan_command(candidate: Candidate, options: ServeOptions) -> EngineCommand:
         engine="vllm",
         argv=(find_vllm(options.vllm_bin), *argv[1:], *_service_flags(options)),
         env={**candidate.vllm_env, **({"HF_HUB_OFFLINE": "1"} if local else {})},
+        guard_env=options.guard_env,
+        ssl_certfile=options.ssl_certfile,
         host=options.host,
         port=options.port,
-        model=options.served_model_name or candidate.checkpoint.repo_id,
+        model=next(iter(options.served_model_names), candidate.checkpoint.repo_id),
         label=candidate.label,
         local_weights=local,
         candidate=candidate,
@@ -129,13 +163,13 @@ def cpu_command(options: ServeOptions, *, load_format: str | None = None) -> Eng
             "--target cpu needs a small checkpoint to serve", remedy="Give its folder: --model DIR."
         )
     local = Path(options.model).is_dir()
-    name = options.served_model_name or (Path(options.model).name if local else options.model)
+    names = options.served_model_names or (Path(options.model).name if local else options.model,)
     model = str(Path(options.model).absolute()) if local else options.model
     argv = (
         find_vllm(options.vllm_bin), "serve", model,
         "--host", options.host,
         "--port", str(options.port),
-        "--served-model-name", name,
+        "--served-model-name", *names,
         *CPU_FLAGS,
         *(("--load-format", load_format) if load_format else ()),
         *_service_flags(options, named=True),
@@ -145,10 +179,12 @@ def cpu_command(options: ServeOptions, *, load_format: str | None = None) -> Eng
         target="cpu",
         argv=argv,
         env=_CPU_ENV | ({"HF_HUB_OFFLINE": "1"} if local else {}),
+        guard_env=options.guard_env,
+        ssl_certfile=options.ssl_certfile,
         host=options.host,
         port=options.port,
-        model=name,
-        label=f"{name} on this machine's CPU (trial)",
+        model=names[0],
+        label=f"{names[0]} on this machine's CPU (trial)",
         local_weights=local,
     )
 
@@ -158,22 +194,23 @@ def simulated_command(
     plan_file: Path,
     options: ServeOptions,
     *,
-    key_file: Path | None,
     startup_s: float | None = None,
 ) -> EngineCommand:
     """A simulated engine for the plan's hardware, on the same HTTP API."""
     argv = [sys.executable, "-m", "qwenhost.cli.main", "_simulated-engine", "--plan", str(plan_file)]
     argv += ["--host", options.host, "--port", str(options.port)]
-    argv += ["--api-key-file", str(key_file)] if key_file else []
     argv += ["--startup-seconds", str(startup_s)] if startup_s is not None else []
-    argv += ["--served-model-name", options.served_model_name] if options.served_model_name else []
-    argv += ["--shutdown-timeout", str(options.drain_s)]
+    for name in options.served_model_names:
+        argv += ["--served-model-name", name]
+    argv += ["--shutdown-timeout", str(options.drain_s), "--middleware", KEY_GUARD, *_tls_flags(options)]
     return EngineCommand(
         engine="simulated",
         argv=(*argv, *options.extra_args),
+        guard_env=options.guard_env,
+        ssl_certfile=options.ssl_certfile,
         host=options.host,
         port=options.port,
-        model=options.served_model_name or plan.chosen.checkpoint.repo_id,
+        model=next(iter(options.served_model_names), plan.chosen.checkpoint.repo_id),
         label=f"SIMULATED {plan.chosen.label} on {plan.inputs.node.description}",
     )
 
@@ -203,61 +240,6 @@ def find_vllm(given: str | None) -> str:
     return found
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def require_key_beyond_loopback(host: str, *, guarded: bool) -> None:
-    """Refuse to open the engine to others without a key.
-
-    Raises:
-        BadInputError: a host that is not loopback, and no key.
-    """
-    if not guarded and not is_loopback(host):
-        raise BadInputError(
-            f"--host {host} would open the engine to others without a key",
-            remedy="Set QWENHOST_API_KEY or --api-key-file, or stay on 127.0.0.1.",
-        )
-
-
-def read_api_key(file: Path | None, environ: Mapping[str, str]) -> str | None:
-    """The key, from a file or from QWENHOST_API_KEY; never from a flag, which others could read.
-
-    Raises:
-        BadInputError: the file is missing, open to others, or holds no key; or the key is too short.
-    """
-    source, key = "QWENHOST_API_KEY", environ.get("QWENHOST_API_KEY", "").strip()
-    if file is not None:
-        source = f"--api-key-file {file}"
-        try:
-            key = file.read_text().strip()
-            mode = file.stat().st_mode
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInputError(
-                f"{source}: {error}", remedy="Name a text file that holds the key."
-            ) from error
-        if mode & _OPEN_TO_OTHERS:
-            raise BadInputError(
-                f"{source}: others may read it (mode {mode & 0o777:o})", remedy=f"Run: chmod 600 {file}"
-            )
-        if not key:
-            raise BadInputError(f"{source}: is empty", remedy="Write a key into it: openssl rand -hex 24")
-    if not key:
-        return None
-    if len(key) < 8 or not key.isascii() or any(c.isspace() or not c.isprintable() for c in key):
-        raise BadInputError(
-            f"{source}: not a usable key",
-            remedy="Use 8 or more printable ASCII characters without spaces: openssl rand -hex 24",
-        )
-    return key
-
-
 def _check_extra_args(extra_args: Sequence[str]) -> None:
     for argument in extra_args:
         if argument.partition("=")[0] in _OWN_FLAGS:
@@ -272,8 +254,15 @@ def _service_flags(options: ServeOptions, *, named: bool = False) -> Sequence[st
     _check_extra_args(options.extra_args)
     flags = ["--shutdown-timeout", str(int(options.drain_s))]
     flags += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping"]
-    if options.guarded:
-        flags += ["--middleware", KEY_GUARD]
-    if options.served_model_name and not named:
-        flags += ["--served-model-name", options.served_model_name]
+    flags += ["--middleware", KEY_GUARD, *_tls_flags(options)]
+    if options.ssl_certfile:
+        flags += ["--enable-ssl-refresh"]
+    if options.served_model_names and not named:
+        flags += ["--served-model-name", *options.served_model_names]
     return [*flags, *options.extra_args]
+
+
+def _tls_flags(options: ServeOptions) -> Sequence[str]:
+    if not (options.ssl_certfile and options.ssl_keyfile):
+        return ()
+    return ("--ssl-certfile", options.ssl_certfile, "--ssl-keyfile", options.ssl_keyfile)

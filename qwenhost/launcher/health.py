@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import ssl
 import threading
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from qwenhost.facts import Value
+from qwenhost.launcher.access import pinned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,11 +82,14 @@ class Endpoint:
     Args:
         base_url: ``http://127.0.0.1:8000``.
         api_key: sent as a bearer token; None = no key.
+        ssl_certfile: of the engine; None = plain HTTP.
     """
 
-    def __init__(self, base_url: str, api_key: str | None) -> None:
+    def __init__(self, base_url: str, api_key: str | None, *, ssl_certfile: str | None = None) -> None:
         parts = urlsplit(base_url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._certfile = ssl_certfile
+        self._tls = pinned(ssl_certfile) if ssl_certfile else None
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def get(self, path: str, *, timeout_s: float) -> tuple[int, bytes]:
@@ -101,7 +106,20 @@ class Endpoint:
         return self._request("POST", path, json.dumps(body).encode(), timeout_s)
 
     def _request(self, method: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        try:
+            return self._converse(method, path, body, timeout_s)
+        except ssl.SSLCertVerificationError:
+            if self._certfile is None:
+                raise
+            self._tls = pinned(self._certfile)  # the certificate was renewed, and the engine uses it now
+            return self._converse(method, path, body, timeout_s)
+
+    def _converse(self, method: str, path: str, body: bytes | None, timeout_s: float) -> tuple[int, bytes]:
+        connection = (
+            http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
+            if self._tls
+            else http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        )
         try:
             headers = self._headers | ({"Content-Type": "application/json"} if body else {})
             connection.request(method, path, body, headers)

@@ -30,3 +30,19 @@ class Launch:
     fallbacks: tuple[FallbackCommand, ...] = ()
     limits: Limits = field(default_factory=Limits)
     policy: RestartPolicy = field(default_factory=RestartPolicy)
+    metrics: MetricsAddress | None = None
+
+
+@dataclass(frozen=True)
+class MetricsAddress:
+    """Where the supervisor answers ``/metrics``."""
+
+    host: str
+    port: int
+    key_file: str | None = None
+    """Of those who may ask, beside the service's own key."""
+
+    @property
+    def url(self) -> str:
+        """For people."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"

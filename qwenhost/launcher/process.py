@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -180,10 +181,13 @@ class EngineProcess:
     def _read_status(self) -> None:
         assert self._guard.stdout is not None  # noqa: S101 - given above
         exited = clean = False
+        scratch = None
         with contextlib.suppress(OSError), self._guard.stdout as status:
             for raw in status:
                 word, _, value = raw.decode(errors="replace").strip().partition(" ")
-                if word == "pid":
+                if word == "tmp":
+                    scratch = value
+                elif word == "pid":
                     self.pid = int(value)
                     self._put(Spawned(self.pid))
                 elif word == "exit":
@@ -196,7 +200,7 @@ class EngineProcess:
                     clean = True
         self._guard.wait()
         if not clean:
-            end_session(self.pid)
+            self._clear_up(scratch)
             if not exited:
                 self._put(Exited(-9))
         # Let the last words of the log come first; a process that kept the pipe must not hold this up.
@@ -205,6 +209,12 @@ class EngineProcess:
             with contextlib.suppress(OSError):
                 self._guard.stdin.close()
         self._put(Gone(clean=clean))
+
+    def _clear_up(self, scratch: str | None) -> None:
+        """What a guard that was killed itself can no longer do."""
+        end_session(self.pid)
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def session_members(leader: int) -> list[psutil.Process]:

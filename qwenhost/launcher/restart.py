@@ -38,15 +38,15 @@ class RestartHistory:
     """The restarts of the recent past."""
 
     def __init__(self, policy: RestartPolicy, rng: random.Random) -> None:
-        self._policy = policy
+        self.policy = policy
         self._rng = rng
         self._times: deque[float] = deque()
 
     def next_delay_s(self, now: float) -> float | None:
         """Seconds to wait before a restart at time ``now`` (s, monotonic); None = no more."""
-        while self._times and now - self._times[0] > self._policy.window_s:
+        while self._times and now - self._times[0] > self.policy.window_s:
             self._times.popleft()
-        if len(self._times) >= self._policy.max_restarts:
+        if len(self._times) >= self.policy.max_restarts:
             return None
         self._times.append(now)
-        return self._policy.delay_s(len(self._times), self._rng)
+        return self.policy.delay_s(len(self._times), self._rng)

@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from qwenhost.errors import QwenhostError, UnavailableError
+from qwenhost.launcher.access import is_loopback
+from qwenhost.launcher.engine_side.qwenhost_key_guard import KeyRing
+from qwenhost.launcher.health import Endpoint
+from qwenhost.launcher.metrics import MetricsServer, merged_text
+from qwenhost.launcher.notify import Notifier
 from qwenhost.launcher.state import ACTIVE, ServiceHome, ServiceState, current_state, state_root
 from qwenhost.launcher.supervisor import Supervisor
 
@@ -61,12 +66,21 @@ class RunningService:
 def serve(launch: Launch, home: ServiceHome, *, on_event: Callable[[ServiceEvent], None]) -> Outcome:
     """Run in this process until a signal or a failure; the caller holds the lock.
 
-    The first SIGINT, SIGTERM or SIGHUP drains, a second one kills.
+    The first SIGINT, SIGTERM or SIGHUP drains, a second one kills. systemd is told what goes on, where it
+    asked to be.
 
     Raises:
         QwenhostError: the service failed.
     """
-    supervisor = Supervisor(launch, home, on_event=on_event)
+    notifier = Notifier(os.environ)
+
+    def tell(event: ServiceEvent) -> None:
+        notifier.tell(event)
+        on_event(event)
+
+    supervisor = Supervisor(
+        launch, home, on_event=tell, beat=notifier.beat, beat_every_s=notifier.beat_every_s
+    )
     signals: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -74,11 +88,30 @@ def serve(launch: Launch, home: ServiceHome, *, on_event: Callable[[ServiceEvent
         signals.append(number)
         supervisor.request_stop(force=len(signals) > 1)
 
-    with _handling(on_signal):
+    with _handling(on_signal), _metrics(launch, supervisor):
         state = supervisor.run()
     if state.status == "failed":
         raise failed(state, home)
     return Outcome(state, supervisor.was_ready, bool(signals), len(signals) > 1)
+
+
+@contextlib.contextmanager
+def _metrics(launch: Launch, supervisor: Supervisor) -> Iterator[None]:
+    """``/metrics`` for as long as the block lasts, where it was asked for."""
+    address = launch.metrics
+    if address is None:
+        yield
+        return
+    command = launch.command
+    endpoint = Endpoint(command.base_url, launch.api_key, ssl_certfile=command.ssl_certfile)
+    keys = None if is_loopback(address.host) else KeyRing(launch.api_key or "", address.key_file)
+    server = MetricsServer(
+        address.host, address.port, lambda: merged_text(supervisor.state, endpoint), keys=keys
+    )
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def serve_detached(launch: Launch, home: ServiceHome, *, lock: int) -> int:

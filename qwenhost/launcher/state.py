@@ -68,6 +68,8 @@ class ServiceState(Value, frozen=True, kw_only=True):
     label: str
     """What runs, for people."""
     api_key_required: bool = False
+    ssl_certfile: str | None = None
+    """By which its clients may know it; None = plain HTTP."""
     supervisor_pid: int
     engine_pid: int | None = None
     phase: str = "spawn"
@@ -84,6 +86,8 @@ class ServiceState(Value, frozen=True, kw_only=True):
     deviations: tuple[Deviation, ...] = ()
     failure: Failure | None = None
     """The last one."""
+    failure_counts: Mapping[str, int] = {}
+    """By kind, since the service started."""
     argv: tuple[str, ...] = ()
     """Of the running engine; secrets never stand in it."""
     labels: Mapping[str, str] = {}
@@ -119,11 +123,6 @@ class ServiceHome:
     def log_file(self) -> Path:
         """The engine's output."""
         return self.path / "engine.log"
-
-    @property
-    def key_file(self) -> Path:
-        """The key of an engine that takes it by file, as long as it runs."""
-        return self.path / "api-key"
 
     @property
     def supervisor_log(self) -> Path:

@@ -6,33 +6,31 @@ monitor only put events into a queue; every wait of the loop has a deadline.
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import queue
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from qwenhost.launcher import failures
 from qwenhost.launcher.deadlines import Deadlines
+from qwenhost.launcher.decision import decide
 from qwenhost.launcher.deviation import describe, deviations
-from qwenhost.launcher.events import ServiceEvent
 from qwenhost.launcher.failures import Failure, FailureScanner
 from qwenhost.launcher.health import BecameReady, Endpoint, HealthMonitor, Liveness, NotServing, Pulse
 from qwenhost.launcher.phases import Phase, StartProgress, split_line
 from qwenhost.launcher.process import EngineProcess, Exited, Gone, Line, RotatingLog, Spawned, SpawnFailed
+from qwenhost.launcher.record import Record, now
 from qwenhost.launcher.restart import RestartHistory
-from qwenhost.launcher.state import ACTIVE, Change, ServiceHome, ServiceState, Status
+from qwenhost.launcher.state import ACTIVE, Change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from qwenhost.launcher.events import ServiceEvent
     from qwenhost.launcher.launch import FallbackCommand, Launch
-
-MAX_FALLBACKS: Final = 3
+    from qwenhost.launcher.state import ServiceHome, ServiceState, Status
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,8 @@ class Supervisor:
         home: the service's folder, locked by the caller.
         on_event: told of every change, on the loop's thread.
         environ: the environment to pass on.
+        beat: called by the loop itself, so that a watchdog sees a loop that hangs.
+        beat_every_s: None = never.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Supervisor:
         environ: Mapping[str, str] | None = None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
+        beat: Callable[[], None] = lambda: None,
+        beat_every_s: float | None = None,
     ) -> None:
         self._launch = launch
-        self._home = home
-        self._on_event = on_event
         self._environ = os.environ if environ is None else environ
         self._clock = clock
         self._queue: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
@@ -75,10 +75,11 @@ class Supervisor:
         self._monitor: HealthMonitor | None = None
         self._stopping = False
         self._was_ready = False
+        self._beat, self._beat_every_s = beat, beat_every_s
         self._verdict: Failure | None = None
         self._exit_code: int | None = None
         self._log = RotatingLog(home.log_file)
-        self._state = self._first_state()
+        self._record = Record(launch, home, on_event=on_event, clock=clock)
 
     # ------------------------------------------------------------------ from any thread
 
@@ -89,7 +90,7 @@ class Supervisor:
     @property
     def state(self) -> ServiceState:
         """The last state; a frozen value."""
-        return self._state
+        return self._record.state
 
     @property
     def was_ready(self) -> bool:
@@ -101,12 +102,13 @@ class Supervisor:
     def run(self) -> ServiceState:
         """Until the service is stopped or failed; always leaves no process behind."""
         try:
+            self._on_deadline("beat")
             self._start_engine()
-            while self._state.status in ACTIVE:
+            while self._record.state.status in ACTIVE:
                 self._step()
         finally:
             self._abandon()
-        return self._state
+        return self._record.state
 
     def _step(self) -> None:
         try:
@@ -125,7 +127,7 @@ class Supervisor:
             case Line():
                 self._on_line(event.text)
             case Spawned():
-                self._update(engine_pid=event.pid)
+                self._record.update(engine_pid=event.pid)
             case SpawnFailed():
                 self._verdict = Failure(
                     kind="not_executable",
@@ -156,6 +158,9 @@ class Supervisor:
                 self._kill()
             case "restart":
                 self._start_engine()
+            case "beat" if self._beat_every_s:
+                self._beat()
+                self._deadlines.set("beat", self._beat_every_s)
 
     # ------------------------------------------------------------------ starting
 
@@ -165,8 +170,8 @@ class Supervisor:
         self._progress = StartProgress()
         self._scanner = FailureScanner()
         self._verdict, self._exit_code = None, None
-        self._started = self._clock()
-        self._update(
+        self._record.engine_starts()
+        self._record.update(
             status="starting",
             phase=Phase.SPAWN.value,
             progress=Phase.SPAWN.label,
@@ -175,7 +180,7 @@ class Supervisor:
             argv=self._command.argv,
             label=self._command.label,
         )
-        self._emit("start", f"starting {self._command.label}")
+        self._record.emit("start", f"starting {self._command.label}")
         limits = self._launch.limits
         self._process = EngineProcess(
             self._command.argv,
@@ -184,7 +189,7 @@ class Supervisor:
             lambda event: self._queue.put((generation, event)),
         )
         self._monitor = HealthMonitor(
-            Endpoint(self._command.base_url, self._launch.api_key),
+            Endpoint(self._command.base_url, self._launch.api_key, ssl_certfile=self._command.ssl_certfile),
             limits,
             lambda event: self._queue.put((generation, event)),
         )
@@ -194,43 +199,47 @@ class Supervisor:
     def _on_line(self, text: str) -> None:
         line = split_line(text)
         self._scanner.feed(line, self._progress.phase)
-        if self._state.status != "starting":
+        if self._record.state.status != "starting":
             return
         progress = self._progress.after(line)
         if progress is not self._progress:
             moved = progress.phase is not self._progress.phase
             self._progress = progress
-            self._update(
+            self._record.update(
                 phase=progress.phase.value,
                 progress=progress.label,
                 figures=progress.figures,
                 quiet=not moved,
             )
-            self._emit("phase" if moved else "progress", progress.label, phase=progress.phase.value)
+            self._record.emit("phase" if moved else "progress", progress.label, phase=progress.phase.value)
 
     def _on_ready(self, model: str) -> None:
-        if self._state.status != "starting" or self._stopping or self._verdict:
+        if self._record.state.status != "starting" or self._stopping or self._verdict:
             return
         self._deadlines.clear("ready")
         self._was_ready = True
         self._scanner = FailureScanner()  # what the start logged does not explain a later death
-        ready_s = self._clock() - self._started
+        ready_s = self._record.elapsed_s
         found = deviations(self._progress.figures, self._command.candidate)
-        self._update(
+        self._record.update(
             status="ready",
             phase=Phase.READY.value,
             progress=Phase.READY.label,
-            ready_at=_now(),
+            ready_at=now(),
             ready_s=round(ready_s, 3),
             model=model,
             deviations=found,
         )
-        self._emit("ready", f"ready after {ready_s:.0f} s", base_url=self._state.base_url, model=model)
+        self._record.emit(
+            "ready", f"ready after {ready_s:.0f} s", base_url=self._record.state.base_url, model=model
+        )
         for deviation in found:
-            self._emit("deviation", describe(deviation), name=deviation.name, relative=deviation.relative)
+            self._record.emit(
+                "deviation", describe(deviation), name=deviation.name, relative=deviation.relative
+            )
 
     def _on_pulse(self, pulse: Pulse) -> None:
-        if self._state.status != "ready" or self._verdict:
+        if self._record.state.status != "ready" or self._verdict:
             return
         match self._liveness.judge(pulse):
             case "unhealthy":
@@ -245,7 +254,7 @@ class Supervisor:
         if self._verdict or self._stopping or self._process is None:
             return
         self._verdict = why
-        self._emit("unhealthy", why.message, failure=why.kind)
+        self._record.emit("unhealthy", why.message, failure=why.kind)
         # A hung or half-dead engine does not listen to SIGTERM for long.
         self._deadlines.set("kill", self._launch.limits.term_repeat_s)
         self._process.terminate()
@@ -254,17 +263,17 @@ class Supervisor:
         forced = force or self._stopping
         if self._process is None:  # between two starts
             self._stopping = True
-            self._finish("stopped", self._state.failure)
+            self._finish("stopped", self._record.state.failure)
             return
         if forced:
             self._stopping = True
-            self._emit("stopping", "killing the engine")
+            self._record.emit("stopping", "killing the engine")
             self._kill()
             return
         self._stopping = True
-        was_ready = self._state.status == "ready"
-        self._update(status="draining")
-        self._emit("stopping", "draining: waiting for requests in flight" if was_ready else "stopping")
+        was_ready = self._record.state.status == "ready"
+        self._record.update(status="draining")
+        self._record.emit("stopping", "draining: waiting for requests in flight" if was_ready else "stopping")
         limits = self._launch.limits
         self._deadlines.clear("ready", "restart")
         drain_s = limits.drain_s if was_ready else 0.0
@@ -286,19 +295,32 @@ class Supervisor:
         """The engine has ended, asked or not."""
         self._close_engine()
         if self._stopping:
-            self._finish("stopped", self._state.failure)
+            self._finish("stopped", self._record.state.failure)
             return
         failure = self._explanation()
-        self._emit("failure", failure.message, failure=failure.kind, remedy=failure.remedy)
-        if (fallback := self._fallback_for(failure)) is not None:
-            self._apply(fallback, failure)
-            return
-        delay_s = self._restart_delay_s(failure)
-        if delay_s is None:
+        self._record.emit("failure", failure.message, failure=failure.kind, remedy=failure.remedy)
+        self._record.count_failure(failure)
+        state = self._record.state
+        decision = decide(
+            failure,
+            was_ready=self._was_ready,
+            restarts=state.restarts,
+            used=len(state.fallbacks),
+            unused=self._unused,
+            history=self._history,
+            now=self._clock(),
+        )
+        if decision.fallback is not None:
+            self._apply(decision.fallback, failure)
+        elif decision.restart_after_s is None:
             self._finish("failed", failure)
-            return
-        self._update(status="backoff", engine_pid=None, failure=failure, restarts=self._state.restarts + 1)
-        self._emit("restart", f"starting again in {delay_s:.1f} s", delay_s=delay_s)
+        else:
+            self._back_off(decision.restart_after_s, failure)
+
+    def _back_off(self, delay_s: float, failure: Failure) -> None:
+        restarts = self._record.state.restarts + 1
+        self._record.update(status="backoff", engine_pid=None, failure=failure, restarts=restarts)
+        self._record.emit("restart", f"starting again in {delay_s:.1f} s", delay_s=delay_s)
         self._deadlines.set("restart", delay_s)
 
     def _explanation(self) -> Failure:
@@ -307,34 +329,19 @@ class Supervisor:
             return self._scanner.failure(self._exit_code)
         return self._verdict
 
-    def _restart_delay_s(self, failure: Failure) -> float | None:
-        """None where another start would fail alike, or where there were enough."""
-        if not self._was_ready:
-            attempts = self._state.restarts + 1
-            if not failure.transient or attempts >= self._launch.policy.max_first_starts:
-                return None
-        return self._history.next_delay_s(self._clock())
-
-    def _fallback_for(self, failure: Failure) -> FallbackCommand | None:
-        """The plan's first unused answer to this failure; a start that once worked is not changed."""
-        used = len(self._state.fallbacks)
-        if failure.trigger is None or self._was_ready or used >= MAX_FALLBACKS:
-            return None
-        return next((f for f in self._unused if f.trigger == failure.trigger), None)
-
     def _apply(self, fallback: FallbackCommand, failure: Failure) -> None:
         self._unused.remove(fallback)
         self._command = fallback.command
         change = Change(
-            trigger=fallback.trigger, change=fallback.change, cause=failure.cause or failure.kind, at=_now()
+            trigger=fallback.trigger, change=fallback.change, cause=failure.cause or failure.kind, at=now()
         )
-        self._update(fallbacks=(*self._state.fallbacks, change), failure=failure)
-        self._emit("fallback", f"falling back: {fallback.change}", trigger=fallback.trigger)
+        self._record.update(fallbacks=(*self._record.state.fallbacks, change), failure=failure)
+        self._record.emit("fallback", f"falling back: {fallback.change}", trigger=fallback.trigger)
         self._start_engine()
 
     def _finish(self, status: Status, failure: Failure | None) -> None:
-        self._update(status=status, failure=failure, engine_pid=None, phase=status, progress=status)
-        self._emit(status, status)
+        self._record.update(status=status, failure=failure, engine_pid=None, phase=status, progress=status)
+        self._record.emit(status, status)
 
     def _close_engine(self) -> None:
         if self._monitor is not None:
@@ -355,44 +362,6 @@ class Supervisor:
                     continue
                 if generation == self._generation and isinstance(event, Gone):
                     self._close_engine()
-        if self._state.status in ACTIVE:
+        if self._record.state.status in ACTIVE:
             self._finish("failed", self._explanation())
         self._log.close()
-        self._home.key_file.unlink(missing_ok=True)
-
-    # ------------------------------------------------------------------ telling
-
-    def _first_state(self) -> ServiceState:
-        command = self._command
-        return ServiceState(
-            name=self._home.name,
-            status="starting",
-            engine=command.engine,
-            target=command.target,
-            base_url=command.base_url,
-            model=command.model,
-            label=command.label,
-            api_key_required=self._launch.api_key is not None,
-            supervisor_pid=os.getpid(),
-            started_at=_now(),
-            updated_at=_now(),
-            argv=command.argv,
-        )
-
-    def _update(self, *, quiet: bool = False, **changes: Any) -> None:
-        """Change the state and, unless it is a mere count of shards, write it down."""
-        self._state = msgspec.structs.replace(self._state, updated_at=_now(), **changes)
-        if not quiet:
-            self._home.write_state(self._state)
-
-    def _emit(self, kind: str, message: str, **data: Any) -> None:
-        elapsed_s = self._clock() - self._started if hasattr(self, "_started") else 0.0
-        self._on_event(
-            ServiceEvent(
-                kind=kind, message=message, at=_now(), elapsed_s=elapsed_s, service=self._home.name, data=data
-            )
-        )
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")

@@ -94,7 +94,8 @@ def systemd_unit(plan: Plan, target: Target) -> str:
     notes = (
         "Runs as a user who must exist and be able to read the plan: useradd --system qwenhost",
         f"HF_TOKEN=... and other secrets belong to /etc/qwenhost/{ENV_FILE} (mode 600).",
-        "Type=exec: systemd does not learn when the model is ready; ask `qwenhost status`.",
+        "Started means: the model has answered a first completion. qwenhost tells systemd, and is killed and",
+        "started again should its own loop hang for WatchdogSec; it watches the engine itself.",
         *(("The API key is read from /etc/qwenhost/api-key (mode 600).",) if credential else ()),
     )
     return header(plan, *notes) + _UNIT.format(
@@ -112,7 +113,10 @@ Wants=network-online.target
 After=network-online.target nvidia-persistenced.service
 
 [Service]
-Type=exec
+Type=notify
+NotifyAccess=main
+WatchdogSec=60
+TimeoutStartSec=infinity
 ExecStart={command}
 {credential}EnvironmentFile=-{env_file}
 User=qwenhost

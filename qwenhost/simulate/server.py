@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import socket
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,8 @@ from qwenhost.simulate.startup import NOTICE, say, start_up
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
+
+    from starlette.types import ASGIApp
 
     from qwenhost.simulate.api import Settings
     from qwenhost.simulate.faults import Faults
@@ -32,6 +35,10 @@ class Options(NamedTuple):
     port: int
     startup_seconds: float = 0.0
     shutdown_timeout_s: float = 30.0
+    middleware: str | None = None
+    """Import path of an ASGI class in front of the API, as vLLM's flag of that name."""
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
 
 
 class DrainingServer(uvicorn.Server):
@@ -114,20 +121,35 @@ def serve(
 
     api = Api(engine, settings, faults, on_death)
     config = uvicorn.Config(
-        api.app(),
+        _behind(options.middleware, api.app()),
         log_level="warning",
         access_log=False,
         server_header=False,
         headers=LABEL_HEADERS,
         lifespan="off",
         timeout_graceful_shutdown=5,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
         h11_max_incomplete_event_size=1 << 20,
     )
     server = DrainingServer(config, api, engine, options.shutdown_timeout_s)
     port = listener.getsockname()[1]
-    say(f"Starting vLLM server on http://{options.host}:{port}")
+    say(f"Starting vLLM server on {'https' if config.is_ssl else 'http'}://{options.host}:{port}")
     with listener:
         server.run(sockets=[listener])
+
+
+def _behind(middleware: str | None, app: ASGIApp) -> ASGIApp:
+    if middleware is None:
+        return app
+    module, _, name = middleware.rpartition(".")
+    try:
+        guarded: ASGIApp = getattr(importlib.import_module(module), name)(app)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInputError(
+            f"--middleware {middleware}: {error}", remedy="Name an ASGI class that can be imported."
+        ) from error
+    return guarded
 
 
 def read_keys(path: Path | None) -> tuple[str, ...]:

@@ -13,14 +13,14 @@ from qwenhost.launcher.command import (
     ServeOptions,
     cpu_command,
     find_vllm,
-    is_loopback,
-    read_api_key,
-    require_key_beyond_loopback,
+    simulated_command,
 )
 from qwenhost.launcher.process import ENGINE_SIDE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from qwenhost.plan import Plan
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_cpu_command_is_complete(vllm: str, tmp_path: Path) -> None:
     assert made.env["HF_HUB_OFFLINE"] == "1"
 
 
-@pytest.mark.parametrize("flag", ["--api-key", "--host", "--port", "--uds", "--api-key=x"])
+@pytest.mark.parametrize("flag", ["--api-key", "--host", "--port", "--uds", "--api-key=x", "--middleware"])
 def test_flags_that_would_open_the_engine_are_refused(vllm: str, tmp_path: Path, flag: str) -> None:
     """A key in argv can be read by every user of the machine."""
     options = ServeOptions(model=str(tmp_path), vllm_bin=vllm, extra_args=(flag, "x"))
@@ -96,6 +96,40 @@ def test_the_users_environment_wins_over_the_plans() -> None:
     assert env["PYTHONPATH"] == f"{ENGINE_SIDE}:/mine"
 
 
+def test_routes_that_scale_pause_or_reload_cannot_be_switched_on_from_outside() -> None:
+    """Nor can a variable of the user's shell open the engine; the service manager's socket stays ours."""
+    hostile = {
+        "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "QWENHOST_OPEN": "1",
+        "QWENHOST_KEY_FILE": "/nowhere/keys", "NOTIFY_SOCKET": "/run/n", "QWENHOST_MAX_BODY_BYTES": "9",
+    }  # fmt: skip
+    options = ServeOptions(guarded=True, key_file="/etc/keys", max_body_bytes=5, max_requests_per_minute=60)
+    env = command(guard_env=options.guard_env).environment(hostile, api_key="k")
+    assert {key: env[key] for key in env if key not in ("PYTHONPATH", "VLLM_API_KEY")} == {
+        "QWENHOST_KEY_FILE": "/etc/keys", "QWENHOST_MAX_BODY_BYTES": "5",
+        "QWENHOST_MAX_REQUESTS_PER_MINUTE": "60", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+    }  # fmt: skip
+    assert ServeOptions().guard_env["QWENHOST_OPEN"] == "1"
+
+
+def test_aliases_and_certificates_reach_the_engine(vllm: str, tmp_path: Path, plan: Plan) -> None:
+    """One flag with all names for vLLM, whose answers give the first."""
+    options = ServeOptions(
+        model=str(tmp_path), vllm_bin=vllm, served_model_names=("qwen", "claude-sonnet-4-6"),
+        ssl_certfile="/c.pem", ssl_keyfile="/k.pem",
+    )  # fmt: skip
+    made = cpu_command(options)
+    at = made.argv.index("--served-model-name")
+    assert made.argv[at : at + 3] == ("--served-model-name", "qwen", "claude-sonnet-4-6")
+    at = made.argv.index("--ssl-certfile")
+    assert made.argv[at : at + 5] == (
+        "--ssl-certfile", "/c.pem", "--ssl-keyfile", "/k.pem", "--enable-ssl-refresh"
+    )  # fmt: skip
+    assert (made.model, made.base_url) == ("qwen", "https://127.0.0.1:8000")
+    simulated = simulated_command(plan, tmp_path / "plan.json", options)
+    assert simulated.argv.count("--served-model-name") == 2
+    assert simulated.base_url.startswith("https://")
+
+
 @pytest.mark.parametrize(
     ("host", "url"),
     [
@@ -108,55 +142,6 @@ def test_the_users_environment_wins_over_the_plans() -> None:
 def test_the_supervisor_reaches_the_engine_from_here(host: str, url: str) -> None:
     """An engine that listens everywhere is asked on loopback."""
     assert command(host=host).base_url == url
-
-
-@pytest.mark.parametrize(
-    ("host", "expected"),
-    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
-     ("::", False), ("192.168.1.4", False), ("example.org", False)],
-)  # fmt: skip
-def test_loopback_is_told_from_the_rest(host: str, expected: bool) -> None:
-    """A name that is not localhost counts as open."""
-    assert is_loopback(host) is expected
-
-
-def test_an_open_host_needs_a_key() -> None:
-    """Refused before anything is started."""
-    require_key_beyond_loopback("0.0.0.0", guarded=True)
-    with pytest.raises(BadInputError, match="without a key"):
-        require_key_beyond_loopback("0.0.0.0", guarded=False)
-
-
-def key_file(folder: Path, text: str, mode: int = 0o600) -> Path:
-    file = folder / "key"
-    file.write_text(text)
-    file.chmod(mode)
-    return file
-
-
-def test_the_file_comes_before_the_environment(tmp_path: Path) -> None:
-    """Trailing newline and all."""
-    environ = {"QWENHOST_API_KEY": "from-environment"}
-    assert read_api_key(None, environ) == "from-environment"
-    assert read_api_key(key_file(tmp_path, "from-the-file\n"), environ) == "from-the-file"
-    assert read_api_key(None, {}) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "mode", "said"),
-    [
-        ("", 0o600, "is empty"),
-        ("short", 0o600, "not a usable key"),
-        ("two words here", 0o600, "not a usable key"),
-        ("schlüssel-123", 0o600, "not a usable key"),
-        ("a-good-long-key", 0o644, "others may read it"),
-    ],
-)
-def test_a_bad_key_file_is_refused(tmp_path: Path, text: str, mode: int, said: str) -> None:
-    """The message never repeats the key."""
-    with pytest.raises(BadInputError, match=said) as caught:
-        read_api_key(key_file(tmp_path, text, mode), {})
-    assert not text or text not in caught.value.message
 
 
 def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

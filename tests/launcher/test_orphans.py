@@ -99,3 +99,22 @@ def test_killing_again_and_again_leaves_nothing(tmp_path: Path, times: int) -> N
         process.wait()
         assert gone(family, within_s=4)
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "guard", "engine", "nobody"])
+def test_passing_files_go_with_the_engine(tmp_path: Path, victim: str) -> None:
+    """Sockets and the like that a killed engine cannot remove; each one has a folder of its own for them."""
+    process, family = start(tmp_path)
+    guard, engine = family
+    scratch = Path(engine.environ()["TMPDIR"])
+    (scratch / "socket").touch()
+    if victim == "nobody":
+        process.send_signal(signal.SIGINT)
+    else:
+        {"supervisor": psutil.Process(process.pid), "guard": guard, "engine": engine}[victim].kill()
+    deadline = time.monotonic() + 8
+    while scratch.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not scratch.exists()
+    process.send_signal(signal.SIGINT)
+    process.wait(20)

@@ -305,7 +305,10 @@ def test_systemd_runs_qwenhost_serve() -> None:
     unit = unit_of(render(plan(), "systemd", Target(plan_path="/srv/plan.json", executable="/opt/qwenhost")))
     service = unit["Service"]
     assert service["ExecStart"] == "/opt/qwenhost serve /srv/plan.json --host 127.0.0.1 --port 8000"
-    assert service["Type"] == "exec"
+    assert service["Type"] == "notify"
+    assert service["NotifyAccess"] == "main"
+    assert int(service["WatchdogSec"]) == 60
+    assert service["TimeoutStartSec"] == "infinity", "qwenhost bounds the start itself, with --ready-timeout"
     assert service["RestartPreventExitStatus"] == "2 3"
     assert "LoadCredential" not in service
 

@@ -4,8 +4,8 @@ Run as ``python -I -S qwenhost_process_guard.py ARGV...`` with the standard libr
 
 - stdin: commands, one letter each: ``T`` sends SIGTERM to the engine, ``K`` kills everything. Its end
   means that the supervisor is gone, even by ``kill -9``: SIGTERM, some seconds, then SIGKILL.
-- stdout: ``pid N``, then ``exit CODE`` (negative: ended by that signal), then ``gone`` once no process
-  is left; or ``error TEXT`` where the engine could not be started.
+- stdout: ``tmp PATH``, the engine's folder for passing files; ``pid N``; ``exit CODE`` (negative: ended
+  by that signal); ``gone`` once no process is left; or ``error TEXT`` where it could not be started.
 - stderr: becomes the engine's stdout and stderr.
 
 The guard is a subreaper: when vLLM's API server dies, its workers become the guard's children instead
@@ -18,8 +18,10 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import time
 
 PR_SET_PDEATHSIG = 1
@@ -44,12 +46,26 @@ def main(argv: list[str]) -> int:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    engine, problem = start(argv, libc)
-    if problem:
-        say(f"error {problem}")
-        return 127
-    say(f"pid {engine}")
-    return watch(engine, child_died)
+    scratch = make_scratch()
+    try:
+        engine, problem = start(argv, libc)
+        if problem:
+            say(f"error {problem}")
+            return 127
+        say(f"pid {engine}")
+        watch(engine, child_died)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    say("gone")
+    return 0
+
+
+def make_scratch() -> str:
+    """A folder for the engine's sockets and passing files, of which a killed one leaves dozens."""
+    scratch = tempfile.mkdtemp(prefix="qwenhost-")
+    os.environ["TMPDIR"] = scratch
+    say(f"tmp {scratch}")
+    return scratch
 
 
 def start(argv: list[str], libc: ctypes.CDLL) -> tuple[int, str]:
@@ -81,7 +97,7 @@ def start(argv: list[str], libc: ctypes.CDLL) -> tuple[int, str]:
     return pid, problem.decode()
 
 
-def watch(engine: int, child_died: int) -> int:
+def watch(engine: int, child_died: int) -> None:
     """Pass commands on until the engine ends, then clear what it left."""
     kill_at: float | None = None
     sources = [0, child_died]
@@ -95,8 +111,7 @@ def watch(engine: int, child_died: int) -> int:
         if code is not None:
             say(f"exit {code}")
             clear(engine)
-            say("gone")
-            return 0
+            return
         if 0 in ready:
             command = os.read(0, 1)
             if command == b"K":
