@@ -21,6 +21,25 @@ if TYPE_CHECKING:
 SCHEMA = "qwenhost.plan/1"
 DEFAULT_VLLM_VERSION = "0.33.0"
 
+# vLLM 0.33 config/lora.py MaxLoRARanks.
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+LORA_MODULES: Mapping[str, tuple[str, ...]] = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "o_proj": (),
+    "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
+    "in_proj_ba": ("in_proj_b", "in_proj_a"),
+    "conv1d": (),
+    "out_proj": (),
+    "gate": (),
+    "shared_expert_gate": (),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+    "down_proj": (),
+    "experts": (),
+    "embed_tokens": (),
+    "lm_head": (),
+}
+"""Modules of this family that take LoRA adapters, each with those of the checkpoint it is merged from."""
+
 Bound = Literal["hbm", "flops", "link", "host", "kv", "none"]
 Objective = Literal["cost", "throughput", "latency", "context"]
 
@@ -123,6 +142,8 @@ class MemoryBreakdown(Value, frozen=True, kw_only=True):
     """What is left for the cache; negative where the model does not fit."""
     margin_bytes: int = 0
     """Part of ``kv_cache_bytes`` that limits were not planned on, since the memory model is not exact."""
+    lora_bytes: int = 0
+    """Slots of LoRA adapters; vLLM's log counts them as part of the loaded model."""
     outside_bytes: int = 0
     """Held beside ``usable_bytes``: CUDA context and NCCL, taken before vLLM measures."""
 
@@ -259,6 +280,18 @@ class Pins(Value, frozen=True, kw_only=True):
     """Size the cache from a known figure instead of the memory model."""
 
 
+class LoraOptions(Value, frozen=True, kw_only=True):
+    """Adapters to serve beside the model, in vLLM's names."""
+
+    max_loras: int = 1
+    """Adapters in one batch, each with a slot on the GPU."""
+    max_lora_rank: int = 16
+    lora_target_modules: tuple[str, ...] = ()
+    """Suffixes of module names that take adapters; empty = every linear layer, experts and embeddings."""
+    lora_modules: Mapping[str, str] = {}
+    """Folder of each adapter by the name it is served under."""
+
+
 class PlanRequest(Value, frozen=True, kw_only=True):
     """Everything the planner is asked, apart from the catalog."""
 
@@ -275,6 +308,7 @@ class PlanRequest(Value, frozen=True, kw_only=True):
     vllm_version: str = DEFAULT_VLLM_VERSION
     memory_margin: float = 0.02
     """Share of GPU memory left unplanned, since the memory model is not exact."""
+    lora: LoraOptions | None = None
 
 
 class PlanInputs(Value, frozen=True, kw_only=True):
@@ -293,6 +327,7 @@ class PlanInputs(Value, frozen=True, kw_only=True):
     newest_fact: str
     vllm_version: str
     qwenhost_version: str
+    lora: LoraOptions | None = None
 
 
 class Plan(Value, frozen=True, kw_only=True):

@@ -110,6 +110,25 @@ pin_options = _stack(
     ),
 )
 
+lora_options = _stack(
+    click.option("--max-loras", type=click.IntRange(1), help="LoRA adapters in one batch. [default: 1]"),
+    click.option(
+        "--max-lora-rank", type=click.IntRange(1), help="Highest rank. [default: that of the adapters, or 16]"
+    ),
+    click.option(
+        "--lora-target-modules",
+        multiple=True,
+        metavar="NAME",
+        help="Module that takes adapters, e.g. q_proj or experts; repeatable. [default: all]",
+    ),
+    click.option(
+        "--lora-modules",
+        multiple=True,
+        metavar="NAME=DIR",
+        help="Adapter folder and the name to serve it under; repeatable.",
+    ),
+)
+
 price_options = _stack(
     click.option(
         "--gpu-price",

@@ -12,6 +12,7 @@ from qwenhost.cli import wiring
 from qwenhost.cli.options import (
     json_option,
     load_options,
+    lora_options,
     node_options,
     pin_options,
     price_options,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     help="What to be best at, within the service level.",
 )
 @pin_options
+@lora_options
 @price_options
 @click.option("--vllm-version", default=DEFAULT_VLLM_VERSION, show_default=True, help="vLLM to plan for.")
 @click.option(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from qwenhost.facts import Catalog, Workload
     from qwenhost.node import Node
-    from qwenhost.plan import Candidate, Plan
+    from qwenhost.plan import Candidate, LoraOptions, Plan
 
 
 def catalog(ctx: click.Context, *, use_cache: bool = True) -> Catalog:
@@ -140,6 +140,25 @@ def gpu_price(known: Catalog, machine: Node, options: Mapping[str, Any]) -> GpuP
     )
 
 
+def lora(options: Mapping[str, Any]) -> LoraOptions | None:
+    """Adapters asked for; None without any option about them.
+
+    Raises:
+        BadInputError: not NAME=DIR, no such module, or an adapter vLLM would not load.
+    """
+    given = ("max_loras", "max_lora_rank", "lora_target_modules", "lora_modules")
+    if not any(options.get(name) for name in given):
+        return None
+    from qwenhost.tensors import lora_options
+
+    return lora_options(
+        modules=options.get("lora_modules") or (),
+        target_modules=options.get("lora_target_modules") or (),
+        max_loras=options.get("max_loras"),
+        max_lora_rank=options.get("max_lora_rank"),
+    )
+
+
 def plan_request(known: Catalog, options: Mapping[str, Any]) -> PlanRequest:
     """Everything the planner is asked, from a command's options."""
     machine = node(known, options)
@@ -153,6 +172,7 @@ def plan_request(known: Catalog, options: Mapping[str, Any]) -> PlanRequest:
         concurrency=options.get("concurrency"),
         rate=options.get("rate"),
         gpu_price=gpu_price(known, machine, options),
+        lora=lora(options),
         **extra,
     )
 

@@ -100,6 +100,7 @@ def _extra(context: Context, judged: Judged) -> dict[str, Any]:
     ranks = option.layout.tensor_parallel_size
     if context.request.node.interconnect == "pcie" and ranks > _CUSTOM_ALL_REDUCE_PCIE_RANKS:
         extra["disable_custom_all_reduce"] = True
+    extra |= _lora_flags(context)
     native = context.architecture_of(option).max_position_embeddings
     if length > native:
         rope = _YARN_ROPE | {
@@ -108,6 +109,24 @@ def _extra(context: Context, judged: Judged) -> dict[str, Any]:
         }
         extra["hf_overrides"] = {"text_config": {"rope_parameters": rope}}
     return extra
+
+
+def _lora_flags(context: Context) -> dict[str, Any]:
+    lora = context.request.lora
+    if lora is None:
+        return {}
+    flags: dict[str, Any] = {
+        "enable_lora": True,
+        "max_loras": lora.max_loras,
+        "max_lora_rank": lora.max_lora_rank,
+    }
+    if len(lora.lora_modules) > lora.max_loras:  # the others wait in the machine's memory
+        flags["max_cpu_loras"] = len(lora.lora_modules)
+    if lora.lora_target_modules:
+        flags["lora_target_modules"] = list(lora.lora_target_modules)
+    if lora.lora_modules:
+        flags["lora_modules"] = [f"{name}={path}" for name, path in sorted(lora.lora_modules.items())]
+    return flags
 
 
 def _environment(context: Context, judged: Judged) -> dict[str, str]:

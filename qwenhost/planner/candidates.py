@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from qwenhost.errors import BadInputError
 from qwenhost.plan import Parallelism, Rejection
+from qwenhost.planner.lora import lora_refusal
 from qwenhost.planner.rules import (
     MTP_WITH_PREFIX_CACHING_LINK,
     Refusal,
@@ -172,7 +173,9 @@ def _layout_refusal(context: Context, checkpoint: Checkpoint, layout: Parallelis
             f"processes; at most {most:.2f}.",
         )
     architecture = context.catalog.architectures[checkpoint.architecture]
-    return next(layout_refusals(architecture, checkpoint, layout), None)
+    refusal = next(layout_refusals(architecture, checkpoint, layout), None)
+    lora = context.request.lora
+    return refusal or (lora_refusal(architecture, layout, lora) if lora else None)
 
 
 def _speculation(context: Context, checkpoint: Checkpoint, layout: Parallelism) -> Iterator[tuple[int, bool]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from qwenhost.errors import BadInputError, InfeasibleError
 from qwenhost.planner.cache import block_layout
 from qwenhost.planner.constants import Constants
+from qwenhost.planner.lora import slot_bytes
 from qwenhost.planner.overheads import outside_bytes
 from qwenhost.planner.performance import StepModel, StepOptions
 from qwenhost.planner.rules import KernelChoice, kernel_choice, runs_flashinfer_gdn
@@ -36,6 +37,7 @@ class Context:
         self.total_bytes = min(gpu.memory_total_bytes for gpu in request.node.gpus)
         self._used_bytes = max(gpu.memory_used_bytes for gpu in request.node.gpus)
         self._weights: dict[str, WeightSizes] = {}
+        self._lora: dict[tuple[str, Parallelism], int] = {}
         self._parameters: dict[str, dict[ModuleGroup, int]] = {}
         self._formats: dict[str, dict[ModuleGroup, WeightFormat]] = {}
         self._loaded: dict[tuple[str, Parallelism, bool, bool], int] = {}
@@ -86,6 +88,18 @@ class Context:
         if key not in self._blocks:
             self._blocks[key] = block_layout(architecture, options)
         return self._blocks[key]
+
+    def lora_bytes(self, option: Option) -> int:
+        """Slots of LoRA adapters on the fullest rank; 0 without adapters."""
+        lora = self.request.lora
+        if lora is None:
+            return 0
+        key = (option.checkpoint, option.layout)
+        if key not in self._lora:
+            self._lora[key] = slot_bytes(
+                self.architecture_of(option), self.checkpoint(option), option.layout, lora
+            )
+        return self._lora[key]
 
     def kernels(self, option: Option) -> KernelChoice:
         """Flags this GPU kind needs for the checkpoint."""

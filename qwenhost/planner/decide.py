@@ -111,6 +111,7 @@ def plan_inputs(request: PlanRequest, catalog: Catalog) -> PlanInputs:
         newest_fact=catalog.newest_fact.isoformat(),
         vllm_version=request.vllm_version,
         qwenhost_version=__version__,
+        lora=request.lora,
     )
 
 

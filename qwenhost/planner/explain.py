@@ -119,6 +119,8 @@ def memory_lines(memory: MemoryBreakdown, utilization: float, checkpoint: str) -
     yield f"{format_gib(memory.total_bytes):>12}  total, as NVML reports it"
     yield f"{format_gib(memory.usable_bytes):>12}  vLLM may use at {utilization:.2f}"
     yield f"{format_gib(-memory.weights_bytes):>12}  weights of {checkpoint}"
+    if memory.lora_bytes:
+        yield f"{format_gib(-memory.lora_bytes):>12}  slots of LoRA adapters"
     yield f"{format_gib(-memory.activation_bytes):>12}  activations at their peak"
     yield f"{format_gib(-memory.cudagraph_bytes):>12}  CUDA graphs"
     yield f"{format_gib(-memory.non_torch_bytes):>12}  buffers that stay, of kernels and for each sequence"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from qwenhost.planner.lora import targeted
 from qwenhost.planner.rules import FLASHINFER_GDN_LINK, MTP_WITH_PREFIX_CACHING_LINK
 from qwenhost.planner.service import prefix_hit
 from qwenhost.planner.sizing import DEFAULT_UTILIZATION
+from qwenhost.units import format_gib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,7 @@ def notes(context: Context, judged: Judged) -> tuple[str, ...]:
         *_service_notes(context, judged),
         *_memory_notes(context, judged),
         *_cache_notes(context, judged),
+        *_lora_notes(context, judged),
         *context.kernels(judged.sized.option).notes,
         *_kernel_notes(context, judged),
         *_checkpoint_notes(context, judged),
@@ -81,6 +84,27 @@ def _cache_notes(context: Context, judged: Judged) -> Iterator[str]:
         yield f"Prefix hits end at multiples of {block:,} tokens: shorter shared prompts never hit."
     if context.request.pins.mamba_ssm_cache_dtype in ("bfloat16", "float16"):
         yield "16-bit Gated DeltaNet state halves its memory; the model is published for float32."
+
+
+def _lora_notes(context: Context, judged: Judged) -> Iterator[str]:
+    lora, held = context.request.lora, judged.sized.memory.lora_bytes
+    if lora is None:
+        return
+    each = held // lora.max_loras
+    yield (
+        f"{lora.max_loras} adapter slots of rank {lora.max_lora_rank} take {format_gib(held)} per GPU, "
+        f"{format_gib(each)} each, used or not."
+    )
+    if "experts" in targeted(lora.lora_target_modules):
+        yield (
+            "Most of a slot is for routed experts: where adapters leave them alone, say so with "
+            "--lora-target-modules."
+        )
+    if judged.sized.option.num_speculative_tokens:
+        yield "The draft layer runs without adapters, so the more an adapter changes, the less is accepted."
+    yield (
+        "With adapters vLLM runs experts on Triton or Marlin only; the times here are those without adapters."
+    )
 
 
 def _kernel_notes(context: Context, judged: Judged) -> Iterator[str]:

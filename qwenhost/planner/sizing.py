@@ -207,9 +207,10 @@ def _memory(context: Context, option: Option, settings: Settings, sequences: int
     )
     weights = context.weights_bytes(option, vision=settings.vision)
     usable = usable_bytes(context.total_bytes, settings.utilization, constants)
+    lora = context.lora_bytes(option)
     known = context.request.pins.available_kv_bytes
     if known is not None:
-        usable = weights + other.total_bytes + known
+        usable = weights + lora + other.total_bytes + known
     return MemoryBreakdown(
         total_bytes=context.total_bytes,
         usable_bytes=usable,
@@ -217,7 +218,8 @@ def _memory(context: Context, option: Option, settings: Settings, sequences: int
         activation_bytes=other.activation_bytes,
         cudagraph_bytes=other.cudagraph_bytes,
         non_torch_bytes=other.non_torch_bytes,
-        kv_cache_bytes=usable - weights - other.total_bytes,
+        kv_cache_bytes=usable - weights - lora - other.total_bytes,
+        lora_bytes=lora,
         margin_bytes=0 if known is not None else round(context.request.memory_margin * context.total_bytes),
         outside_bytes=outside_bytes(option.layout, constants),
     )

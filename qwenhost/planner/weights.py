@@ -97,7 +97,7 @@ class WeightSizes:
         whole = (
             part.sharding in ("replicated", "whole_experts")
             or (part.group == "vision" and vision_mode == "data")
-            or (part.group in ("shared_expert", "mtp_shared_expert") and _is_sequence_parallel(parallelism))
+            or (part.group in ("shared_expert", "mtp_shared_expert") and is_sequence_parallel(parallelism))
         )
         return Fraction(1) if whole else Fraction(1, tp)
 
@@ -138,7 +138,7 @@ class WeightSizes:
         return Fraction(stage.is_last)  # lm_head and MTP
 
 
-def _is_sequence_parallel(parallelism: Parallelism) -> bool:
+def is_sequence_parallel(parallelism: Parallelism) -> bool:
     """Whether MoE layers run on sequence shards, each rank with whole shared experts.
 
     Source: https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/config/parallel.py#L768

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +61,7 @@ def test_true_tensors_per_rank_equal_vllm(scheme: str, tmp_path: Path) -> None:
     """TP 1, 2, 4 and 8, and two with expert parallelism: the same number of bytes."""
     catalog = load_catalog()
     folder = header_files.write_checkpoint(tmp_path / scheme, scheme)
-    found = import_checkpoint(str(folder), catalog, today=dt.date(2026, 11, 23))
+    found = import_checkpoint(str(folder), catalog, today=header_files.TODAY)
     known = found.into(catalog)
     sizes = WeightSizes(known.architectures[found.checkpoint.architecture], found.checkpoint, known.formats)
     ours = [sizes.per_rank(Parallelism(**layout), vision=True, mtp=True).total_bytes for layout in LAYOUTS]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 import header_files
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qwenhost.facts import Catalog
-
-TODAY = dt.date(2026, 11, 23)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +29,7 @@ def imported(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Call
     def once(scheme: str) -> Imported:
         if scheme not in known:
             folder = header_files.write_checkpoint(tmp_path_factory.mktemp("checkpoints") / scheme, scheme)
-            known[scheme] = import_checkpoint(str(folder), catalog, today=TODAY)
+            known[scheme] = import_checkpoint(str(folder), catalog, today=header_files.TODAY)
         return known[scheme]
 
     return once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import math
 import struct
@@ -13,6 +14,7 @@ from qwenhost.tensors.header import DTYPE_BITS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+TODAY = dt.date(2026, 11, 23)
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 Row = tuple[str, str, tuple[int, ...]]
 """(name, dtype, shape)."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import header_files
 import pytest
 import yaml
-from conftest import TODAY
 
 from qwenhost.errors import BadInputError
 from qwenhost.plan import Parallelism
@@ -94,7 +93,7 @@ def test_pruned_experts_are_counted_by_layer(catalog: Catalog, tmp_path: Path) -
         for name, dtype, shape in header_files.tensors_of(config, "bf16")
     ]
     header_files.write_header(folder / "model-00001-of-00001.safetensors", rows)
-    found = import_checkpoint(str(folder), catalog, today=TODAY).checkpoint
+    found = import_checkpoint(str(folder), catalog, today=header_files.TODAY).checkpoint
     part = next(part for part in found.weights if part.group == "routed_experts")
     layer = 256 * 3 * 3072 * 1024 * 2
     assert part.layer_bytes == (layer // 2, *[layer] * 47)
@@ -107,7 +106,7 @@ def test_an_unknown_architecture_comes_along(catalog: Catalog, tmp_path: Path) -
     config["text_config"] |= {"num_hidden_layers": 4, "layer_types": config["text_config"]["layer_types"][:4]}
     (tmp_path / "small.json").write_text(json.dumps(config))
     folder = header_files.write_checkpoint(tmp_path / "Small Model", "bf16", config=tmp_path / "small.json")
-    found = import_checkpoint(str(folder), catalog, today=TODAY)
+    found = import_checkpoint(str(folder), catalog, today=header_files.TODAY)
     assert found.checkpoint.id == found.checkpoint.architecture == "small-model"
     assert found.architectures[0].num_full_attention_layers == 1
     assert set(yaml.safe_load(found.to_yaml())) == {"architectures", "checkpoints"}
@@ -134,7 +133,7 @@ def test_other_models_are_refused_in_words(
     config["text_config"] |= change
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadInputError) as caught:
-        import_checkpoint(str(tmp_path), catalog, today=TODAY)
+        import_checkpoint(str(tmp_path), catalog, today=header_files.TODAY)
     assert what in caught.value.message
 
 
@@ -146,7 +145,7 @@ def test_foreign_tensors_are_named(catalog: Catalog, tmp_path: Path) -> None:
         folder / "more.safetensors", [("model.layers.0.mlp.up_proj.weight", "BF16", (2,))]
     )
     with pytest.raises(BadInputError, match=r"first model\.layers\.0\.mlp\.up_proj\.weight"):
-        import_checkpoint(str(folder), catalog, today=TODAY)
+        import_checkpoint(str(folder), catalog, today=header_files.TODAY)
 
 
 @pytest.mark.parametrize(
