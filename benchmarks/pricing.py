@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from common import write_result
 
 from qwenhost.cli.main import run
-from qwenhost.cost import load_usage, trace_cost
+from qwenhost.cost import ApiTerms, load_trace, load_usage, quote_usage
 from qwenhost.profiles import load_catalog
 
 if TYPE_CHECKING:
@@ -36,21 +36,22 @@ def seconds(work: Callable[[], object]) -> float:
 
 def main() -> None:
     """Write a trace, price it for all offers, then draw the break-even's band."""
-    prices = load_catalog().api_prices
+    catalog = load_catalog()
     day = dt.datetime.now(tz=dt.UTC).date()
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "usage.jsonl"
         rows = ({"input_tokens": 500 + i % 4000, "output_tokens": 50 + i % 700} for i in range(ROWS))
         trace.write_text("\n".join(map(json.dumps, rows)))
         decode_s = seconds(lambda: [json.loads(line) for line in trace.read_text().splitlines()])
-        usages = load_usage(trace)
+        loaded = load_trace(trace)
         result = {
             "rows": ROWS,
-            "offers": len(prices),
+            "offers": len(catalog.api_prices),
             "json_decode_alone_s": decode_s,
             "read_s": seconds(lambda: load_usage(trace)),
-            "price_all_offers_s": seconds(
-                lambda: [trace_cost(price, usages, as_of=day) for price in prices.values()]
+            "price_all_offers_s": seconds(lambda: quote_usage(catalog, loaded, "trace", ApiTerms(as_of=day))),
+            "read_and_price_all_offers_s": seconds(
+                lambda: quote_usage(catalog, load_trace(trace), "trace", ApiTerms(as_of=day))
             ),
             "compare_2000_draws_s": seconds(
                 lambda: run(["compare", "--gpus", "2xH200", "--save", f"{folder}/c.json", "--json"])

@@ -32,6 +32,13 @@ from qwenhost.cli.options import (
     help="Run by qwenhost probe --save; without it the plan's prediction is priced.",
 )
 @click.option(
+    "--usage",
+    "usage_file",
+    type=click.Path(path_type=Path),
+    help="Recorded requests in place of a workload's sizes, rhythm and volume: formats as in qwenhost cost; "
+    "--workload then gives the service level.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["vllm", "simulated"]),
     help="Serve the plan here, measure it, stop it, and price that; simulated needs no GPU.",
@@ -72,6 +79,7 @@ def command(
     *,
     plan_file: Path | None,
     measurements_file: Path | None,
+    usage_file: Path | None,
     output_dir: Path | None,
     save: Path | None,
     html: Path | None,
@@ -86,13 +94,16 @@ def command(
     \b
     qwenhost compare --gpus 2xH200 --workload chat --requests-per-day 50000
     qwenhost compare --plan plan.json --measurements run.json --html report.html
+    qwenhost compare --gpus 2xH200 --usage requests.jsonl
     qwenhost compare --engine vllm --workload coding_agent --output-dir verdict
     """
     from qwenhost.cli import live
 
     known = wiring.catalog(ctx)
     files = live.Files.within(output_dir, comparison=save, report=html)
-    plan, workload = pricing.plan_and_workload(ctx, known, plan_file, options)
+    if usage_file:
+        known = pricing.with_trace(known, usage_file, options)
+    plan, workload = pricing.plan_and_workload(ctx, known, plan_file, {**options, "usage_file": usage_file})
     measurements = live.measurements(
         ctx, plan, workload, options, measured_before=measurements_file, files=files, quiet=as_json
     )

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     "--usage",
     "usage_file",
     type=click.Path(path_type=Path),
-    help="Requests to price instead of a workload: JSON lines with OpenAI's or Anthropic's usage fields.",
+    help="Requests to price instead of a workload: OpenAI's or Anthropic's usage rows or reports, or a trace "
+    "(JSON lines, Mooncake's, Azure's or BurstGPT's CSV).",
 )
 @workload_options
 @api_options
@@ -34,7 +35,7 @@ def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **opt
     qwenhost cost --workload coding_agent --cache 5m
     qwenhost cost --usage requests.jsonl --as-of 2026-03-01 --json
     """
-    from qwenhost.cost import ApiTerms, load_usage, quote_usage, quote_workload
+    from qwenhost.cost import ApiTerms, load_trace, quote_usage, quote_workload
 
     known = wiring.catalog(ctx)
     terms = ApiTerms(
@@ -44,8 +45,9 @@ def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **opt
         residency=options["residency"],
     )
     if usage_file:
-        usages = load_usage(usage_file)
-        quote = quote_usage(known, usages, usage_file.name, terms, baselines=options["baselines"])
+        quote = quote_usage(
+            known, load_trace(usage_file), usage_file.name, terms, baselines=options["baselines"]
+        )
     else:
         workload = wiring.workload(known, options)
         quote = quote_workload(known, workload, terms, baselines=options["baselines"])

@@ -102,9 +102,23 @@ def plan_and_workload(
     if options.get("gpus"):
         raise BadInputError("--plan and --gpus exclude each other", remedy="Leave one of them out.")
     plan = load_plan(plan_file)
-    if _asked(ctx, "workload", "input_tokens", "output_tokens", "prefix_hit"):
+    if options.get("usage_file") or _asked(ctx, "workload", "input_tokens", "output_tokens", "prefix_hit"):
         return plan, wiring.workload(known, options)
     return plan, plan.inputs.workload_detail
+
+
+def with_trace(known: Catalog, file: Path, options: dict[str, Any]) -> Catalog:
+    """The catalog with a recorded trace as one more workload; the options then ask for it, and its volume."""
+    import msgspec
+
+    from qwenhost.cost import load_trace, requests_per_day, workload_of_trace
+
+    trace = load_trace(file)
+    base = wiring.workload(known, options)
+    made = workload_of_trace(trace, base, name=file.stem, as_of=price_day(options))
+    options["workload"] = made.id
+    options["requests_per_day"] = options["requests_per_day"] or requests_per_day(trace)
+    return msgspec.structs.replace(known, workloads={**known.workloads, made.id: made})
 
 
 def compare_options(

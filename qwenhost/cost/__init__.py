@@ -1,6 +1,6 @@
 """Money: API bills, self-hosting bills, where they cross, and how sure that is; pure."""
 
-from qwenhost.cost.api_cost import Breakdown, TraceCost, api_cost, trace_cost
+from qwenhost.cost.api_cost import Breakdown, TraceCost, UsageTable, api_cost, trace_cost
 from qwenhost.cost.api_lines import ApiTerms, price_request
 from qwenhost.cost.break_even import BreakEven, Scenario, break_even
 from qwenhost.cost.capacity import capacity
@@ -9,7 +9,8 @@ from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, lo
 from qwenhost.cost.frame import CompareOptions
 from qwenhost.cost.quote import Quote, quote_usage, quote_workload
 from qwenhost.cost.self_host_cost import SelfHost, owned_usd_per_gpu_hour
-from qwenhost.cost.trace import load_usage
+from qwenhost.cost.trace import Trace, load_trace, load_usage
+from qwenhost.cost.trace_workload import requests_per_day, workload_of_trace
 from qwenhost.cost.usage import Usage, workload_usage
 
 __all__ = [
@@ -22,19 +23,24 @@ __all__ = [
     "Quote",
     "Scenario",
     "SelfHost",
+    "Trace",
     "TraceCost",
     "Usage",
+    "UsageTable",
     "api_cost",
     "break_even",
     "capacity",
     "compare",
     "comparison_to_json",
     "load_comparison",
+    "load_trace",
     "load_usage",
     "owned_usd_per_gpu_hour",
     "price_request",
     "quote_usage",
     "quote_workload",
+    "requests_per_day",
     "trace_cost",
+    "workload_of_trace",
     "workload_usage",
 ]

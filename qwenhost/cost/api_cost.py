@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from qwenhost.facts import ApiPrice, ImageRule, RatePeriod, TokenRates
 
 
+_Class = tuple[bool, bool, str | None]
+"""(above the long-context threshold, batch, residency): within one, a bill is linear in tokens."""
+
+
 class Breakdown(Value, frozen=True, kw_only=True):
     """USD by billing bucket."""
 
@@ -95,40 +99,57 @@ def api_cost(
     return _bill(price, usage, rates_on(price, as_of, usage.prompt_tokens), multiplier)
 
 
+class UsageTable:
+    """Many requests, summed once for each class of rates: every price then costs a handful of products."""
+
+    def __init__(self, usages: Iterable[Usage]) -> None:
+        self.usages = usages if isinstance(usages, list) else list(usages)
+        self._sums: dict[float, dict[_Class, list[float]]] = {}
+
+    def classes(self, threshold: float) -> dict[_Class, list[float]]:
+        """Sums by (above the long-context threshold, batch, residency)."""
+        if threshold not in self._sums:
+            self._sums[threshold] = _sum_by_class(self.usages, threshold)
+        return self._sums[threshold]
+
+
 def trace_cost(
     price: ApiPrice,
-    usages: Iterable[Usage],
+    usages: Iterable[Usage] | UsageTable,
     *,
     as_of: dt.date,
     batch: bool | None = None,
     residency: str | None = None,
+    plain: bool = False,
 ) -> TraceCost:
     """The bill of every request of a trace.
 
     A bill is linear in tokens within one rate class, so requests are summed by class (long context,
     batch, residency) and each class is priced once.
 
+    Args:
+        price: the price sheet.
+        usages: requests; a table shares its sums among prices.
+        as_of: day whose rates apply.
+        batch: bill all as batch, or none; None = as recorded.
+        residency: of all; None = as recorded.
+        plain: forget the batch flags and regions recorded at another API.
+
     Raises:
         BadInputError: as :func:`api_cost`.
     """
+    table = usages if isinstance(usages, UsageTable) else UsageTable(usages)
     threshold = period_on(price, as_of).long_context_threshold_tokens or math.inf
-    classes: dict[tuple[bool, bool, str | None], list[float]] = {}
-    requests = 0
-    for usage in usages:
-        requests += 1
-        key = (usage.prompt_tokens > threshold, usage.batch, usage.inference_geo)
-        sums = classes.setdefault(key, [0.0] * len(_SUMMED))
-        for i, name in enumerate(_SUMMED):
-            sums[i] += getattr(usage, name)
     total, everything = Breakdown(), [0.0] * len(_SUMMED)
-    for (long, was_batch, geo), sums in classes.items():
+    for (long, was_batch, geo), sums in table.classes(threshold).items():
         rates = rates_on(price, as_of, math.inf if long else 0)
+        recorded = (was_batch and not plain, None if plain else geo)
         multiplier = _multiplier(
-            price, batch=was_batch if batch is None else batch, residency=residency or geo
+            price, batch=recorded[0] if batch is None else batch, residency=residency or recorded[1]
         )
         total = total.plus(_bill(price, _summed(sums), rates, multiplier))
         everything = [a + b for a, b in zip(everything, sums, strict=True)]
-    return TraceCost(requests=requests, total=total, usage=_summed(everything))
+    return TraceCost(requests=len(table.usages), total=total, usage=_summed(everything))
 
 
 def period_on(price: ApiPrice, as_of: dt.date) -> RatePeriod:
@@ -204,6 +225,25 @@ _SUMMED: Final = (
     "output_tokens",
     "web_searches",
 )
+
+
+def _sum_by_class(usages: list[Usage], threshold: float) -> dict[_Class, list[float]]:
+    """One pass; the additions are written out because this is the hot loop of a long trace."""
+    classes: dict[_Class, list[float]] = {}
+    for use in usages:
+        plain, read, out = use.uncached_input_tokens, use.cache_read_tokens, use.output_tokens
+        five, hour, searches = use.cache_write_5m_tokens, use.cache_write_1h_tokens, use.web_searches
+        key = (plain + five + hour + read > threshold, use.batch, use.inference_geo)
+        sums = classes.get(key)
+        if sums is None:
+            sums = classes[key] = [0.0] * len(_SUMMED)
+        sums[0] += plain
+        sums[1] += five
+        sums[2] += hour
+        sums[3] += read
+        sums[4] += out
+        sums[5] += searches
+    return classes
 
 
 def _summed(sums: Sequence[float]) -> Usage:

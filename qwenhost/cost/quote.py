@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from qwenhost.cost.api_cost import Breakdown, period_on, trace_cost
-from qwenhost.cost.api_lines import ApiTerms, on_sale, price_request, select_prices, sold_terms
-from qwenhost.cost.usage import Usage
+from qwenhost.cost.api_cost import Breakdown, UsageTable, period_on, trace_cost
+from qwenhost.cost.api_lines import POLICIES, ApiTerms, on_sale, price_request, select_prices, sold_terms
+from qwenhost.cost.prompt_cache import cached_usages
+from qwenhost.cost.usage import CACHE_TTL_S, CachePolicy, Usage
 from qwenhost.facts import Value
 from qwenhost.units import TOKENS_PER_MTOK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from qwenhost.facts import ApiPrice, Catalog, Workload
+    from qwenhost.cost.trace import Trace
+    from qwenhost.facts import ApiPrice, CacheRules, Catalog, Workload
 
 SCHEMA = "qwenhost.cost/1"
+SUMMED = "a usage report adds requests up: a request here is a row of the report"
 
 
 class QuoteLine(Value, frozen=True, kw_only=True):
@@ -75,37 +76,84 @@ def quote_workload(
 
 
 def quote_usage(
-    catalog: Catalog, usages: Sequence[Usage], name: str, terms: ApiTerms, *, baselines: tuple[str, ...] = ()
+    catalog: Catalog,
+    trace: Trace,
+    name: str,
+    terms: ApiTerms,
+    *,
+    baselines: tuple[str, ...] = (),
 ) -> Quote:
-    """Every request of a file, as recorded or with its cache traffic moved to another policy.
+    """Every request of a file: as recorded, or under a cache.
+
+    Where the file tells time and session (or prefixes), a cache is simulated by the API's own rules, and
+    ``auto`` takes the cheapest lifetime; a file that records its cache traffic is billed as recorded.
+    Elsewhere another policy only moves the recorded traffic.
 
     Raises:
         BadInputError: no price on that day, or a term a baseline does not sell.
     """
-    rows = usages if terms.cache == "auto" else [usage.with_cache(terms.cache) for usage in usages]
+    tables = _Tables(trace)
     lines = []
     for price in _prices(catalog, terms, baselines):
         batch, residency, remarks = sold_terms(price, terms)
-        own = [_plain(usage) for usage in rows] if price.batch_multiplier is None else rows
-        bill = trace_cost(price, own, as_of=terms.as_of, batch=batch or None, residency=residency)
-        policy = "recorded" if terms.cache == "auto" else terms.cache
-        each = 1 / bill.requests
-        lines.append(
-            _line(
-                price, terms, bill.usage.scaled(each), bill.total.times(each), bill.requests, policy, remarks
+        foreign = price.batch_multiplier is None
+        priced = [
+            (
+                trace_cost(
+                    price, table, as_of=terms.as_of, batch=batch or None, residency=residency, plain=foreign
+                ),
+                label,
             )
+            for label, table in tables.under(price, terms)
+        ]
+        bill, policy = min(priced, key=lambda found: found[0].total.total)
+        each = 1 / bill.requests
+        said = (*remarks, *((SUMMED,) if trace.summed else ()))
+        mean = bill.usage.scaled(each)
+        lines.append(_line(price, terms, mean, bill.total.times(each), bill.requests, policy, said))
+    return _quote(name, terms, len(trace.usages), lines)
+
+
+class _Tables:
+    """The trace under each cache policy, made once for all prices with the same rules."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.made: dict[tuple[str, CacheRules | None], UsageTable] = {}
+
+    def under(self, price: ApiPrice, terms: ApiTerms) -> list[tuple[str, UsageTable]]:
+        """(label, requests) of each policy that comes into question."""
+        recorded = terms.cache == "auto" and (self.trace.records_cache or not self.trace.turns)
+        if recorded:
+            return [("recorded", self._table("recorded", None, lambda: self.trace.usages))]
+        policies: tuple[CachePolicy, ...] = POLICIES if terms.cache == "auto" else (terms.cache,)
+        return [self._simulated(price, terms, policy) for policy in policies]
+
+    def _simulated(self, price: ApiPrice, terms: ApiTerms, policy: CachePolicy) -> tuple[str, UsageTable]:
+        rules, turns = price.cache, self.trace.turns
+        sold = rules is not None and period_on(price, terms.as_of).usd_per_mtok.cache_read is not None
+        if policy == "none" or not turns:
+            return policy, self._table(
+                policy, None, lambda: [usage.with_cache(policy) for usage in self.trace.usages]
+            )
+        if rules is None or not sold or CACHE_TTL_S[policy] not in rules.ttl_s:
+            return "none", self._table(
+                "none", None, lambda: [usage.with_cache("none") for usage in self.trace.usages]
+            )
+        return f"{policy} simulated", self._table(
+            policy, rules, lambda: list(cached_usages(turns, rules, policy))
         )
-    return _quote(name, terms, len(usages), lines)
+
+    def _table(self, label: str, rules: CacheRules | None, make: Callable[[], list[Usage]]) -> UsageTable:
+        key = (label, rules)
+        if key not in self.made:
+            self.made[key] = UsageTable(make())
+        return self.made[key]
 
 
 def _prices(catalog: Catalog, terms: ApiTerms, baselines: tuple[str, ...]) -> list[ApiPrice]:
     wanted, others = select_prices(catalog, baselines)
     return wanted + [price for price in others if on_sale(price, terms.as_of)]
-
-
-def _plain(usage: Usage) -> Usage:
-    """Without the batch flag and region recorded at another API, which this one does not sell."""
-    return msgspec.structs.replace(usage, batch=False, inference_geo=None)
 
 
 def _line(  # noqa: PLR0917 - the line's columns, in order

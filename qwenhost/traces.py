@@ -1,0 +1,154 @@
+"""Recorded traffic as rows: JSON lines, JSON lists, usage reports, and the CSV files of Azure and BurstGPT.
+
+Below the peers that use it: the simulator replays the requests, the cost model prices them.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from qwenhost.errors import BadInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+MOONCAKE_BLOCK_TOKENS = 512
+Row = tuple[int, Any]
+"""(line, or place in a list; what stands there)."""
+
+
+class TracedRequest(NamedTuple):
+    """One request of a trace."""
+
+    at_s: float
+    """Seconds since the trace began or since 1970: differences count."""
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    session: object = None
+    hash_ids: tuple[int, ...] = ()
+    """Mooncake: names each 512 tokens of the prompt together with all before them."""
+
+
+def read_rows(path: Path, *, remedy: str) -> list[Row]:
+    """Every row of a file, numbers in CSV cells as numbers.
+
+    Raises:
+        BadInputError: missing, not text, or not JSON (named by line).
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInputError(f"{path}: cannot be read: {reason}", remedy=remedy) from error
+    start = text.lstrip()[:1]
+    if start == "[" or (start == "{" and _is_report(text)):
+        try:
+            found = msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            raise BadInputError(f"{path}: not JSON: {error}", remedy=remedy) from error
+        return list(enumerate(found if start == "[" else _results(found), 1))
+    if start == "{" or not start:
+        return _json_lines(text, path, remedy)
+    return _csv_rows(text)
+
+
+def is_trace_row(row: Mapping[str, Any]) -> bool:
+    """Whether a row speaks a trace's words: Mooncake's, Azure's, BurstGPT's or our own ``arrival_s``."""
+    return any(name in row for name in ("input_length", "ContextTokens", "Request tokens", "arrival_s"))
+
+
+def request_of(row: Mapping[str, Any]) -> TracedRequest:
+    """The request of a row in a trace's words; ``timestamp`` will do for ``arrival_s``.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError, TypeError: a cell is not what its column says.
+    """
+    session = next((row[key] for key in ("session_id", "Session ID", "session") if key in row), None)
+    if "input_length" in row:  # Mooncake; milliseconds
+        return TracedRequest(
+            at_s=float(row["timestamp"]) / 1000,
+            input_tokens=int(row["input_length"]),
+            output_tokens=int(row["output_length"]),
+            session=session,
+            hash_ids=tuple(row.get("hash_ids") or ()),
+        )
+    if "ContextTokens" in row:  # Azure
+        return TracedRequest(
+            seconds(row["TIMESTAMP"]), int(row["ContextTokens"]), int(row["GeneratedTokens"]), 0, session
+        )
+    if "Request tokens" in row:  # BurstGPT; seconds
+        return TracedRequest(
+            float(row["Timestamp"]), int(row["Request tokens"]), int(row["Response tokens"]), 0, session
+        )
+    at = row["arrival_s"] if "arrival_s" in row else row["timestamp"]
+    cached = int(row.get("cached_tokens", 0))
+    return TracedRequest(seconds(at), int(row["input_tokens"]), int(row["output_tokens"]), cached, session)
+
+
+def seconds(value: float | str) -> float:
+    """Seconds as a number, or since 1970 of an ISO time (more than six decimals are cut)."""
+    try:
+        return float(value)
+    except ValueError:
+        whole, dot, fraction = str(value).partition(".")
+        digits = len(fraction) - len(fraction.lstrip("0123456789"))
+        text = whole + dot + fraction[: min(digits, 6)] + fraction[digits:]
+        moment = dt.datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+
+
+def _is_report(text: str) -> bool:
+    """A usage report is one document with ``data`` near its top, not a document a line."""
+    return '"data"' in text[:2000] and '"results"' in text[:4000]
+
+
+def _results(report: Any) -> Iterator[Any]:
+    """Rows of OpenAI's and Anthropic's usage reports: pages of buckets of results, with the bucket's time."""
+    for bucket in report.get("data") or ():
+        at = bucket.get("start_time", bucket.get("starting_at"))
+        for result in bucket.get("results") or ():
+            yield {"bucket_start": at, **result}
+
+
+def _json_lines(text: str, path: Path, remedy: str) -> list[Row]:
+    if "\n\n" not in text:
+        try:
+            return list(enumerate(msgspec.json.Decoder().decode_lines(text), 1))
+        except msgspec.DecodeError:
+            pass  # read again line by line, to name the line
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append((number, msgspec.json.decode(line)))
+            except msgspec.DecodeError as error:
+                raise BadInputError(f"{path}: line {number}: not JSON: {error}", remedy=remedy) from error
+    return rows
+
+
+def _csv_rows(text: str) -> list[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""))
+    names = [name.strip() for name in next(reader, [])]
+    return [
+        (number, dict(zip(names, map(_cell, cells), strict=False)))
+        for number, cells in enumerate(reader, 2)
+        if cells
+    ]
+
+
+def _cell(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
