@@ -100,7 +100,7 @@ def difference(result: ProbeResult, truth: dict[str, Any]) -> dict[str, float]:
 
 def many_streams(port: int, streams: int) -> dict[str, Any]:
     """All streams open before the first token comes."""
-    wait_s = max(5.0, streams / 1000)
+    wait_s = max(5.0, streams / 1000)  # All are open by then: slots open at 2,000 a second.
     result = probe(port, concurrency=streams, requests=streams, output=5, path=f"ttft={wait_s},itl=0.5")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Law = Literal["constant", "poisson", "gamma"]
 
-SLOTS_PER_S = 10_000
+SLOTS_PER_S = 2000
 """A closed loop opens its slots at this pace, so that a thousand first requests are not sent late."""
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _BUFFER_BYTES: Final = 256 * 1024
 _REUSE_WITHIN_S: Final = 2.0
 """uvicorn closes an idle connection after 5 s; a younger one is not about to be closed under a request."""
+_FIRST_USE_WITHIN_S: Final = 30.0
+"""That timer starts with the first answer: a connection opened ahead may wait longer."""
 _SWEEP_EVERY_S: Final = 0.1
 _PRECONNECT_AT_ONCE: Final = 64
 _CONNECT_WITHIN_S: Final = 30.0
@@ -56,7 +58,7 @@ class Client:
         self.on_end = on_end
         self._timeout_s = timeout_s
         self._idle_timeout_s = idle_timeout_s
-        self._idle: list[Connection] = []
+        self._idle: dict[Connection, None] = {}
         self._all: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._address: Any = (target.host, target.port)
@@ -125,7 +127,7 @@ class Client:
     def release(self, connection: Connection) -> None:
         """Take a connection back for reuse."""
         connection.idle_since = now()
-        self._idle.append(connection)
+        self._idle[connection] = None
 
     def adopt(self, connection: Connection) -> None:
         """Read a fresh connection ourselves, where bytes need no decryption."""
@@ -137,8 +139,7 @@ class Client:
         if self._reader is not None:
             self._reader.drop(connection)
         self._all.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle.pop(connection, None)
 
     async def close(self) -> None:
         """Abort everything that is left."""
@@ -156,9 +157,10 @@ class Client:
 
     def _take_idle(self) -> Connection | None:
         while self._idle:
-            connection = self._idle.pop()
+            connection, _ = self._idle.popitem()  # The one used last.
             assert connection.transport is not None  # noqa: S101 - idle means connected
-            if now() - connection.idle_since < _REUSE_WITHIN_S and not connection.transport.is_closing():
+            limit = _REUSE_WITHIN_S if connection.used else _FIRST_USE_WITHIN_S
+            if now() - connection.idle_since < limit and not connection.transport.is_closing():
                 return connection
             connection.close()
         return None

@@ -63,6 +63,8 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.exchange: Exchange | None = None
         self.idle_since = 0.0
+        self.used = False
+        """Whether it has carried a request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is open."""
@@ -74,6 +76,7 @@ class Connection(asyncio.BufferedProtocol):
         """Put the request on the wire."""
         assert self.transport is not None  # noqa: S101 - connected before it is handed out
         self.exchange = exchange
+        self.used = True
         exchange.sent = now()
         self.transport.write(exchange.payload)
 

@@ -88,9 +88,9 @@ def test_gamma_gaps_keep_the_rate_and_vary_by_one_over_root_burstiness() -> None
     assert mean_and_cv(gaps_of("gamma", 4.0)) == pytest.approx((0.5, 0.5), rel=0.03)
 
 
-def test_closed_loop_slots_open_a_tenth_of_a_millisecond_apart() -> None:
-    """Three slots open at 0, 0.1 and 0.2 ms."""
-    assert closed_loop(3) == [0, 0.0001, 0.0002]
+def test_closed_loop_slots_open_half_a_millisecond_apart() -> None:
+    """Three slots open at 0, 0.5 and 1 ms."""
+    assert closed_loop(3) == [0, 0.0005, 0.001]
 
 
 @pytest.mark.parametrize("rate", [0, -1])
