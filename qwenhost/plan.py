@@ -153,7 +153,7 @@ class KvCache(Value, frozen=True, kw_only=True):
 
     num_blocks: int
     block_size: int
-    """Tokens per attention block; also the prefix-cache granularity."""
+    """Tokens per attention block on one rank."""
     block_bytes: int
     tokens: int
     """What vLLM logs as "GPU KV cache size"."""
@@ -166,10 +166,20 @@ class KvCache(Value, frozen=True, kw_only=True):
     """Steady state of a running request."""
     reserved_blocks_per_sequence: int
     """What vLLM charges a request in its concurrency figure, state blocks only."""
+    context_parallel_size: int = 1
+    """Ranks that hold different tokens of one block."""
+    prefix_match_unit: int | None = None
+    """Tokens at whose multiples prefix hits end; None = the block size."""
+
+    @property
+    def hit_tokens(self) -> int:
+        """Tokens at whose multiples prefix hits end."""
+        return self.prefix_match_unit or self.block_size
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks a running request of this many tokens holds."""
-        return -(-tokens // self.block_size) + self.state_blocks_per_sequence
+        span = self.block_size * self.context_parallel_size
+        return -(-tokens // span) + self.state_blocks_per_sequence
 
     def concurrency_at(self, tokens: int) -> int:
         """Requests of this length in flight at once, one data-parallel rank; block 0 is vLLM's null block."""
@@ -276,6 +286,8 @@ class Pins(Value, frozen=True, kw_only=True):
     language_model_only: bool | None = None
     gdn_prefill_backend: Literal["flashinfer", "triton"] | None = None
     mamba_ssm_cache_dtype: str | None = None
+    decode_context_parallel_size: int | None = None
+    prefix_match_unit: int | None = None
     available_kv_bytes: int | None = None
     """Size the cache from a known figure instead of the memory model."""
 

@@ -104,6 +104,17 @@ pin_options = _stack(
         help="Pin the type of the GDN state.",
     ),
     click.option(
+        "--decode-context-parallel-size",
+        "-dcp",
+        type=click.IntRange(1),
+        help="Ranks that hold different tokens instead of copies of a KV head.",
+    ),
+    click.option(
+        "--prefix-match-unit",
+        type=click.IntRange(1),
+        help="Tokens at whose multiples prefix hits end; must divide the cache block.",
+    ),
+    click.option(
         "--available-kv-gib",
         type=click.FloatRange(0, min_open=True),
         help="Size the cache from a log's figure.",

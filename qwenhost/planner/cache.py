@@ -100,6 +100,7 @@ class BlockLayout(Value, frozen=True, kw_only=True):
             state_bytes_per_sequence=self.state_blocks * self.block_bytes,
             state_blocks_per_sequence=self.state_blocks,
             reserved_blocks_per_sequence=self.reserved_blocks,
+            context_parallel_size=self.block_span // self.block_size,
         )
 
     def _logged_tokens(self, blocks: int, tokens: float) -> int:

@@ -100,6 +100,11 @@ def _extra(context: Context, judged: Judged) -> dict[str, Any]:
     ranks = option.layout.tensor_parallel_size
     if context.request.node.interconnect == "pcie" and ranks > _CUSTOM_ALL_REDUCE_PCIE_RANKS:
         extra["disable_custom_all_reduce"] = True
+    pins = context.request.pins
+    if pins.decode_context_parallel_size is not None:
+        extra["decode_context_parallel_size"] = pins.decode_context_parallel_size
+    if pins.prefix_match_unit is not None and option.enable_prefix_caching:
+        extra["prefix_match_unit"] = pins.prefix_match_unit
     extra |= _lora_flags(context)
     native = context.architecture_of(option).max_position_embeddings
     if length > native:

@@ -11,6 +11,7 @@ from qwenhost.planner.rules import (
     MTP_WITH_PREFIX_CACHING_LINK,
     Refusal,
     checkpoint_refusal,
+    context_parallel_refusal,
     layout_refusals,
 )
 from qwenhost.planner.service import prefix_hit
@@ -174,6 +175,9 @@ def _layout_refusal(context: Context, checkpoint: Checkpoint, layout: Parallelis
         )
     architecture = context.catalog.architectures[checkpoint.architecture]
     refusal = next(layout_refusals(architecture, checkpoint, layout), None)
+    refusal = refusal or context_parallel_refusal(
+        architecture, layout, context.request.pins.decode_context_parallel_size or 1
+    )
     lora = context.request.lora
     return refusal or (lora_refusal(architecture, layout, lora) if lora else None)
 

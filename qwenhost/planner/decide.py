@@ -146,7 +146,7 @@ def _judge(context: Context, sized: Sized, question: Question) -> Judged:
     demand = demand_of(
         context.request.workload,
         prefix_caching=option.enable_prefix_caching,
-        block_size=sized.kv_cache.block_size,
+        block_size=sized.kv_cache.hit_tokens,
     )
     model = context.step_model(option, enforce_eager=sized.settings.enforce_eager)
     return judge(sized, model, demand, question)

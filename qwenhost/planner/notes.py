@@ -80,8 +80,14 @@ def _cache_notes(context: Context, judged: Judged) -> Iterator[str]:
             f"({MTP_WITH_PREFIX_CACHING_LINK}). Acceptance varies by text; random text accepts less."
         )
     elif option.enable_prefix_caching and prefix_hit(context.request.workload) > 0:
-        block = judged.sized.kv_cache.block_size
-        yield f"Prefix hits end at multiples of {block:,} tokens: shorter shared prompts never hit."
+        unit = judged.sized.kv_cache.hit_tokens
+        yield f"Prefix hits end at multiples of {unit:,} tokens: shorter shared prompts never hit."
+    ranks = context.request.pins.decode_context_parallel_size or 1
+    if ranks > 1:
+        yield (
+            f"Decode context parallelism over {ranks} ranks multiplies the tokens a block stands for; its "
+            "exchange of partial results is not in the times here, and no run of this model with it is known."
+        )
     if context.request.pins.mamba_ssm_cache_dtype in ("bfloat16", "float16"):
         yield "16-bit Gated DeltaNet state halves its memory; the model is published for float32."
 

@@ -19,6 +19,9 @@ FP8_ON_SM80_LINK: Final = _ISSUE + "54318"
 FP8_ON_SM120_LINK: Final = _ISSUE + "45101"
 NVFP4_ON_SM120_LINK: Final = _ISSUE + "49076"
 FLASHINFER_GDN_LINK: Final = _ISSUE + "37507"
+_SOURCE: Final = "https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/"
+CONTEXT_PARALLEL_LINK: Final = _SOURCE + "config/model.py#L1578"
+PREFIX_MATCH_UNIT_LINK: Final = _SOURCE + "v1/core/kv_cache_utils.py#L890"
 FP8_KV_LINK: Final = "https://github.com/sgl-project/sglang/tree/main/docs_new/cookbook"
 MARLIN_SM121_LINK: Final = _ISSUE + "49546"
 
@@ -73,6 +76,22 @@ def layout_refusals(
         )
     if layout.pipeline_parallel_size > architecture.num_hidden_layers:
         yield Refusal("pp_exceeds_layers", "More pipeline stages than layers.")
+
+
+def context_parallel_refusal(architecture: Architecture, layout: Parallelism, size: int) -> Refusal | None:
+    """Decode context parallelism takes the ranks that would repeat a KV head, and no others."""
+    tp, kv = layout.tensor_parallel_size, architecture.num_key_value_heads
+    if size == 1:
+        return None
+    if size > tp // kv:
+        reason = f"at most {max(1, tp // kv)} at tensor_parallel_size {tp} with {kv} KV heads"
+    elif tp % size or (architecture.num_attention_heads // kv) % size:
+        reason = f"it must divide tensor_parallel_size {tp} and the query heads of a KV head"
+    else:
+        return None
+    return Refusal(
+        "context_parallel_size", f"decode_context_parallel_size {size}: {reason}.", CONTEXT_PARALLEL_LINK
+    )
 
 
 def _cuts_group(checkpoint: Checkpoint, what: str, size: int) -> Refusal:

@@ -17,7 +17,7 @@ from qwenhost.planner.overheads import (
     overheads,
     usable_bytes,
 )
-from qwenhost.planner.rules import STATE_BLOCKS_LINK
+from qwenhost.planner.rules import PREFIX_MATCH_UNIT_LINK, STATE_BLOCKS_LINK
 from qwenhost.units import format_gib
 
 if TYPE_CHECKING:
@@ -106,10 +106,18 @@ def size(context: Context, option: Option, settings: Settings) -> Sized | Reject
         settings=settings,
         blocks=blocks,
         memory=memory,
-        kv_cache=blocks.pool(memory.kv_cache_bytes, length),
+        kv_cache=_pool(context, option, blocks, memory, length),
         max_model_len=length,
         max_num_seqs=sequences,
     )
+
+
+def _pool(
+    context: Context, option: Option, blocks: BlockLayout, memory: MemoryBreakdown, length: int
+) -> KvCache:
+    pool = blocks.pool(memory.kv_cache_bytes, length)
+    unit = context.request.pins.prefix_match_unit if option.enable_prefix_caching else None
+    return msgspec.structs.replace(pool, prefix_match_unit=unit) if unit else pool
 
 
 def size_as_given(
@@ -176,6 +184,7 @@ def cache_options(context: Context, option: Option, settings: Settings) -> Cache
     return CacheOptions(
         tensor_parallel_size=option.layout.tensor_parallel_size,
         pipeline_parallel_size=option.layout.pipeline_parallel_size,
+        decode_context_parallel_size=context.request.pins.decode_context_parallel_size or 1,
         kv_cache_dtype=option.kv_cache_dtype,
         mamba_ssm_cache_dtype=context.request.pins.mamba_ssm_cache_dtype or "auto",
         num_speculative_tokens=option.num_speculative_tokens,
@@ -232,7 +241,7 @@ def _sequences_that_fit(
     if context.request.pins.max_num_seqs:
         return settings.most_sequences
     pool = blocks.num_blocks(memory.kv_cache_bytes - memory.margin_bytes) - 1
-    each = -(-context.typical_tokens // blocks.block_size) + blocks.state_blocks
+    each = -(-context.typical_tokens // blocks.block_span) + blocks.state_blocks
     return pool // each
 
 
@@ -284,7 +293,20 @@ def _refusal(
             "each sequence needs one for its Gated DeltaNet state.",
             link=STATE_BLOCKS_LINK,
         )  # fmt: skip
-    return _batch_refusal(option, settings, blocks, sequences)
+    return _unit_refusal(context, option, blocks) or _batch_refusal(option, settings, blocks, sequences)
+
+
+def _unit_refusal(context: Context, option: Option, blocks: BlockLayout) -> Rejection | None:
+    unit = context.request.pins.prefix_match_unit
+    if unit is None or not option.enable_prefix_caching or blocks.block_size % unit == 0:
+        return None
+    return Rejection(
+        checkpoint=option.checkpoint,
+        parallelism=option.layout.label,
+        rule="prefix_match_unit",
+        message=f"prefix_match_unit {unit} does not divide the cache block of {blocks.block_size:,} tokens.",
+        link=PREFIX_MATCH_UNIT_LINK,
+    )
 
 
 def _batch_refusal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -120,3 +121,15 @@ def test_sequence_parallel_is_fine_without_experts(plan: Callable[..., Plan]) ->
         enable_expert_parallel=True, lora=LoraOptions(lora_target_modules=("o_proj",)),
     ).chosen  # fmt: skip
     assert chosen.memory_per_gpu.lora_bytes > 0
+
+
+def test_flags_are_flags_of_vllm(plan: Callable[..., Plan]) -> None:
+    """Every flag of adapters, units and context parallelism is in vLLM 0.33's list."""
+    flags = (Path(__file__).parents[1] / "data" / "vllm-serve-flags-0.33.txt").read_text().split()
+    lora = LoraOptions(lora_target_modules=("q_proj",), lora_modules={"a": "/a", "b": "/b"})
+    extra = plan(
+        "4xH200", checkpoint="fp8", tensor_parallel_size=4, enable_prefix_caching=True, lora=lora,
+        decode_context_parallel_size=2, prefix_match_unit=64,
+    ).chosen.engine_args.extra  # fmt: skip
+    assert {f"--{name.replace('_', '-')}" for name in extra} <= set(flags)
+    assert {"max_cpu_loras", "lora_target_modules", "prefix_match_unit"} <= set(extra)
