@@ -9,9 +9,7 @@ Source: vLLM 0.33 ``models/qwen3_5.py``, ``models/qwen3_next.py``, ``models/qwen
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
 
 from qwenhost.facts import Value
@@ -24,6 +22,8 @@ if TYPE_CHECKING:
 
 VisionMode = Literal["weights", "data"]
 """vLLM's ``--mm-encoder-tp-mode``: the tower cut by tensor parallel size, or whole on every rank."""
+Share = tuple[int, int]
+"""Numerator and denominator, so that bytes stay whole."""
 VOCAB_PADDING: Final = 64  # vLLM vocab_parallel_embedding.py DEFAULT_VOCAB_PADDING_SIZE
 _PER_LAYER: Final = frozenset(("router", "routed_experts", "shared_expert", "shared_expert_gate"))
 _PER_LINEAR_LAYER: Final = frozenset(("linear_attn", "linear_attn_small"))
@@ -68,28 +68,25 @@ class WeightSizes:
         return RankWeights(bytes_by_group=max(by_stage, key=lambda groups: sum(groups.values())))
 
     def _stage_bytes(
-        self, loaded: list[tuple[WeightPart, Fraction]], stage: Stage, *, mtp: bool
+        self, loaded: list[tuple[WeightPart, Share]], stage: Stage, *, mtp: bool
     ) -> dict[str, int]:
-        sizes: defaultdict[str, float] = defaultdict(float)
-        for part, share in loaded:
-            held = self._bytes_on(part, stage)
-            # Integers under one division: exact far below a byte, and several times quicker than fractions.
-            sizes[part.group] += (
-                held.numerator * share.numerator / (held.denominator * share.denominator)
-            )  # fmt: skip
-            # https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/v1/worker/gpu/spec_decode/eagle/utils.py#L54
+        found: dict[str, int] = {}
+        for part, (held, ranks) in loaded:
+            size, layers = self._bytes_on(part, stage)
+            found[part.group] = found.get(part.group, 0) + -(-size * held // (layers * ranks))
             # The draft shares the target's head, and its embedding unless there is a pipeline.
+            # https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/v1/worker/gpu/spec_decode/eagle/utils.py#L54
             if part.group == "embed_tokens" and mtp and stage.is_last and not stage.is_first:
-                sizes["mtp_embed_tokens"] += part.bytes * share.numerator / share.denominator
-        return {group: math.ceil(round(size, 3)) for group, size in sizes.items()}
+                found["mtp_embed_tokens"] = -(-part.bytes * held // ranks)
+        return found
 
-    def _rank_share(self, part: WeightPart, parallelism: Parallelism, vision_mode: VisionMode) -> Fraction:
+    def _rank_share(self, part: WeightPart, parallelism: Parallelism, vision_mode: VisionMode) -> Share:
         """What one rank holds of a part, 1 where it is replicated."""
         tp = parallelism.tensor_parallel_size
         if part.sharding == "vocabulary":
-            return Fraction(self._padded_vocab(tp), tp * self._architecture.vocab_size)
+            return self._padded_vocab(tp), tp * self._architecture.vocab_size
         if part.sharding == "kv_heads":
-            return Fraction(1, min(tp, self._architecture.num_key_value_heads))
+            return 1, min(tp, self._architecture.num_key_value_heads)
         if part.sharding == "experts" or (
             part.sharding == "whole_experts" and parallelism.enable_expert_parallel
         ):
@@ -99,43 +96,42 @@ class WeightSizes:
             or (part.group == "vision" and vision_mode == "data")
             or (part.group in ("shared_expert", "mtp_shared_expert") and is_sequence_parallel(parallelism))
         )
-        return Fraction(1) if whole else Fraction(1, tp)
+        return (1, 1) if whole else (1, tp)
 
     def _padded_vocab(self, tp: int) -> int:
         unit = math.lcm(VOCAB_PADDING, tp)
         return -(-self._architecture.vocab_size // unit) * unit
 
-    def _expert_share(self, parallelism: Parallelism) -> Fraction:
+    def _expert_share(self, parallelism: Parallelism) -> Share:
         """Experts are cut over all ranks of TP x DP; whole ones with expert parallelism."""
         ranks = parallelism.tensor_parallel_size * parallelism.data_parallel_size
         if not parallelism.enable_expert_parallel:
-            return Fraction(1, ranks)
-        return Fraction(-(-self._architecture.num_experts // ranks), self._architecture.num_experts)
+            return 1, ranks
+        return -(-self._architecture.num_experts // ranks), self._architecture.num_experts
 
-    def _bytes_on(self, part: WeightPart, stage: Stage) -> Fraction | int:
-        """What the layers of a pipeline stage hold of a part, all its ranks together."""
-        if stage.is_first and stage.is_last:
-            return part.bytes
+    def _bytes_on(self, part: WeightPart, stage: Stage) -> Share:
+        """What the layers of a pipeline stage hold of a part, all its ranks together, as a quotient."""
         if part.layer_bytes:
-            return sum(part.layer_bytes[stage.first_layer : stage.first_layer + stage.layers])
-        return part.bytes * self._layer_share(part.group, stage)
+            return sum(part.layer_bytes[stage.first_layer : stage.first_layer + stage.layers]), 1
+        here, of = self._layer_share(part.group, stage)
+        return part.bytes * here, of
 
-    def _layer_share(self, group: ModuleGroup, stage: Stage) -> Fraction:
+    def _layer_share(self, group: ModuleGroup, stage: Stage) -> Share:
         """Part of a group's layers that a pipeline stage holds."""
         arch = self._architecture
         if group in _PER_LAYER:
-            return Fraction(stage.layers, arch.num_hidden_layers)
+            return stage.layers, arch.num_hidden_layers
         if group in _PER_LINEAR_LAYER:
-            return Fraction(stage.linear_attention_layers, arch.num_linear_attention_layers)
+            return stage.linear_attention_layers, arch.num_linear_attention_layers
         if group in _PER_FULL_LAYER:
-            return Fraction(stage.full_attention_layers, arch.num_full_attention_layers)
+            return stage.full_attention_layers, arch.num_full_attention_layers
         if group == "norms":  # two in each layer, and one behind the last
-            return Fraction(2 * stage.layers + stage.is_last, 2 * arch.num_hidden_layers + 1)
+            return 2 * stage.layers + stage.is_last, 2 * arch.num_hidden_layers + 1
         if group in ("embed_tokens", "vision"):
             # Built by every stage, though only the first uses them:
             # https://github.com/vllm-project/vllm/blob/v0.33.0/vllm/model_executor/models/qwen3_5.py#L251
-            return Fraction(1)
-        return Fraction(stage.is_last)  # lm_head and MTP
+            return 1, 1
+        return int(stage.is_last), 1  # lm_head and MTP
 
 
 def is_sequence_parallel(parallelism: Parallelism) -> bool:
