@@ -47,7 +47,7 @@ def user_profiles() -> Path:
 
 def node(known: Catalog, options: Mapping[str, Any]) -> Node:
     """The described node of ``--gpus``, or this machine's."""
-    if options.get("gpus"):
+    if options.get("gpus") is not None:
         return parse_gpus(options["gpus"], known.gpus, interconnect=options.get("interconnect"))
     if options.get("interconnect"):
         raise BadInputError(

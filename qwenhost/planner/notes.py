@@ -37,6 +37,12 @@ def _service_notes(context: Context, judged: Judged) -> Iterator[str]:
         yield f"Cannot carry {context.request.rate:g} requests/s: figures are those at capacity, queues grow."
     elif not judged.meets_slo:
         yield "Misses the service level even at the load judged."
+    mean = judged.demand.prompt_tokens + judged.demand.output_tokens
+    if mean > judged.sized.max_model_len:
+        yield (
+            f"The mean request ({mean:,.0f} tokens) is longer than the context "
+            f"({judged.sized.max_model_len:,}) and would be refused: pin a longer --max-model-len (YaRN)."
+        )
     if context.request.gpu_price is None:
         yield "No price is known for this GPU: ranked by throughput. Give --gpu-price USD."
     if context.request.node.gpu_count > MOST_GPUS_OF_A_MACHINE:

@@ -9,6 +9,7 @@ import pytest
 
 from qwenhost.errors import BadInputError, InfeasibleError
 from qwenhost.facts import Slo, TokenStats
+from qwenhost.node import parse_gpus
 from qwenhost.plan import GpuPriceRef, Plan, PlanRequest, StepShape, plan_from_json, plan_to_json
 from qwenhost.planner import explain, make_plan, step_time_function
 from qwenhost.units import GIB
@@ -388,3 +389,13 @@ def test_explanation_states_the_arithmetic(plan: Callable[..., Plan]) -> None:
     ]  # fmt: skip
     assert len(sections["Set aside"]) == len(found.rejections)
     assert f"{found.chosen.kv_cache.num_blocks:,} blocks" in sections["Cache of one replica"][0]
+
+
+def test_a_request_longer_than_the_context_is_said_to_be_refused(catalog: Catalog) -> None:
+    """500,000 tokens of prompt do not go into 262,144 of context."""
+    long = msgspec.structs.replace(
+        catalog.workloads["chat"], input_tokens=TokenStats(mean=500_000), output_tokens=TokenStats(mean=10)
+    )
+    node = parse_gpus("2xH200", catalog.gpus)
+    plan = make_plan(PlanRequest(node=node, workload=long, slo=long.slo), catalog)
+    assert any("500,010 tokens) is longer than the context" in note for note in plan.chosen.notes)
