@@ -60,6 +60,10 @@ _SECONDS = click.FloatRange(0, min_open=True)
 @click.option("--extra-arg", "extra_args", multiple=True, help="A further word for the engine; repeatable.")
 @click.option("--ready-timeout", type=_SECONDS, default=3600.0, show_default=True, help="Seconds to ready.")
 @click.option("--drain-timeout", type=_SECONDS, default=30.0, show_default=True, help="Seconds to finish.")
+@click.option(
+    "--stall-timeout", type=_SECONDS, default=180.0, show_default=True,
+    help="Seconds without a token while requests run, before the engine counts as hung.",
+)  # fmt: skip
 @click.option("--startup-seconds", type=click.FloatRange(0), help="Of a simulated engine.")
 @click.option("--force", is_flag=True, help="Start although a check failed.")
 @node_options

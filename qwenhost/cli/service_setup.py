@@ -50,6 +50,7 @@ def prepare(
             load_format=options["load_format"],
             startup_s=options["startup_seconds"],
             ready_s=options["ready_timeout"],
+            stall_s=options["stall_timeout"],
             metrics=_metrics(chosen, options),
         )
     except BaseException:

@@ -40,6 +40,7 @@ def build_launch(
     load_format: str | None = None,
     startup_s: float | None = None,
     ready_s: float = 3600.0,
+    stall_s: float = 180.0,
     metrics: MetricsAddress | None = None,
 ) -> Launch:
     """What a supervisor runs; the plan is saved in the service's folder.
@@ -54,6 +55,7 @@ def build_launch(
         load_format: vLLM's, on CPU.
         startup_s: of a simulated engine.
         ready_s: seconds until the engine must be ready.
+        stall_s: seconds without progress, while requests run, before the engine counts as hung.
         metrics: where the supervisor answers ``/metrics``.
 
     Raises:
@@ -63,7 +65,7 @@ def build_launch(
     if api_key is None and options.key_file:
         api_key = secrets.token_urlsafe(32)  # the supervisor's own, so that the users' may change
     options = msgspec.structs.replace(options, guarded=api_key is not None)
-    limits = Limits(ready_s=ready_s, drain_s=options.drain_s)
+    limits = Limits(ready_s=ready_s, stall_s=stall_s, drain_s=options.drain_s)
     if plan is not None:
         home.write_private(home.plan_file, plan_to_json(plan))
     fallbacks: tuple[FallbackCommand, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -219,6 +221,32 @@ def test_an_engine_death_is_survived_and_ctrl_c_drains(serve: Serve) -> None:
     assert answers[0][1]["usage"]["completion_tokens"] == 100
     assert not [process for process in family if process.is_running()]
     assert "Traceback" not in served.output.read_text()
+
+
+def test_a_hung_engine_with_an_answering_front_is_found(serve: Serve) -> None:
+    """SIGSTOP for the engine core: /health goes on saying 200, a request runs, and no token comes."""
+    served = serve("--stall-timeout", "10", name="hung")
+    served.wait_for(lambda state: state.status == "ready")
+    family = engine_family(served)
+    core = next(p for p in family if "EngineCore" in " ".join(p.cmdline()))
+    thread = threading.Thread(target=_ask_in_vain, args=(served,))
+    thread.start()
+    time.sleep(2.0)
+    core.suspend()
+    assert ask(f"{served.base_url}/health")[0] == 200
+    found = served.wait_for(lambda state: state.failure is not None, within_s=60)
+    assert found.failure is not None
+    assert (found.failure.kind, found.failure_counts) == ("hung", {"hung": 1})
+    _, alive = psutil.wait_procs(family, timeout=15)
+    assert not alive
+    thread.join(30)
+    served.process.send_signal(signal.SIGTERM)
+    served.process.wait(60)
+
+
+def _ask_in_vain(served: Served) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        chat(served, max_tokens=1500)
 
 
 def test_kill_9_of_the_supervisor_leaves_no_engine(serve: Serve) -> None:
