@@ -89,15 +89,14 @@ def command(
     qwenhost plan --gpus 1xH200 --checkpoint fp8 --available-kv-gib 9.4
     qwenhost plan --gpus 2xH200 --check vllm.log --calibrate
     """  # noqa: D301 - click wants the character itself
-    known = wiring.catalog(ctx)
+    known, pinned = wiring.with_checkpoint_folder(wiring.catalog(ctx), options)
     if log is not None:
         from qwenhost.cli.plan_check import check_log
 
-        check_log(known, log, options, calibrate=calibrate, as_json=as_json)
+        check_log(known, log, pinned, calibrate=calibrate, as_json=as_json)
         return 0
     if calibrate:
         raise click.UsageError("--calibrate needs --check LOG")
-    known, pinned = wiring.with_checkpoint_folder(known, options)
     request = wiring.plan_request(known, pinned)
     if memory_margin is not None:
         request = msgspec.structs.replace(request, memory_margin=memory_margin)
