@@ -35,7 +35,7 @@ def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **opt
     qwenhost cost --workload coding_agent --cache 5m
     qwenhost cost --usage requests.jsonl --as-of 2026-03-01 --json
     """
-    from qwenhost.cost import ApiTerms, load_trace, quote_usage, quote_workload
+    from qwenhost.cost import ApiTerms, load_trace, quote_usage, quote_workload, reference_tokenizer
 
     known = wiring.catalog(ctx)
     terms = ApiTerms(
@@ -43,6 +43,7 @@ def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **opt
         cache=options["cache"],
         batch=options["batch"],
         residency=options["residency"],
+        reference_tokenizer=reference_tokenizer(known),
     )
     if usage_file:
         quote = quote_usage(

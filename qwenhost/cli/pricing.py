@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from qwenhost.cost import CompareOptions, Comparison
+    from qwenhost.cost import CompareOptions, Comparison, Ownership, Success
     from qwenhost.facts import Catalog, Workload
     from qwenhost.measurements import Measurements
     from qwenhost.plan import GpuPriceRef, Plan
@@ -81,6 +81,29 @@ _SELF_HOST_OPTIONS = (
         type=click.FloatRange(0, min_open=True),
         help="Qwen's output tokens per output token of the workload, thinking included.",
     ),
+    click.option("--own", is_flag=True, help="Owned hardware in place of rent; the options below refine it."),
+    click.option(
+        "--own-usd",
+        type=click.FloatRange(0, min_open=True),
+        help="Purchase price of a GPU, its share of the server included.",
+    ),
+    click.option("--own-years", type=click.FloatRange(0, min_open=True), help="Life of owned hardware."),
+    click.option(
+        "--own-kw", type=click.FloatRange(0), help="Power of a GPU, its share of the server included."
+    ),
+    click.option("--colo-usd-per-kw-month", type=click.FloatRange(0), help="Colocation."),
+    click.option(
+        "--electricity-usd-per-kwh",
+        type=click.FloatRange(0),
+        help="On your own premises instead of colocation; times --pue.",
+    ),
+    click.option("--pue", type=click.FloatRange(1), help="Facility power over IT power."),
+    click.option(
+        "--success",
+        metavar="qwen=P,sonnet=P",
+        help="Your own success rates of one attempt, from 0 to 1, beside the published scores.",
+    ),
+    click.option("--max-attempts", type=click.IntRange(1), help="Give a task up after this many attempts."),
 )
 
 
@@ -134,6 +157,8 @@ def compare_options(
         gpu_price=_rent(ctx, known, plan, options),
         token_ratio=options["token_ratio"],
         output_ratio=options["output_ratio"],
+        own=_ownership(options),
+        success=_success(options),
         **{name: options[name] for name in asked},
     )
 
@@ -189,6 +214,50 @@ def _rent(ctx: click.Context, known: Catalog, plan: Plan, options: dict[str, Any
     if plan.inputs.gpu_price is None or _asked(ctx, "gpu_price", "gpu_tier", "gpu_provider"):
         return wiring.gpu_price(known, plan.inputs.node, options)
     return None
+
+
+def _ownership(options: dict[str, Any]) -> Ownership | None:
+    """Owned hardware where ``--own`` or one of its figures was given."""
+    from qwenhost.cost import Ownership
+
+    given = Ownership(
+        purchase_usd=options["own_usd"],
+        years=options["own_years"],
+        kw=options["own_kw"],
+        colo_usd_per_kw_month=options["colo_usd_per_kw_month"],
+        electricity_usd_per_kwh=options["electricity_usd_per_kwh"],
+        power_usage_effectiveness=options["pue"],
+    )
+    if not options["own"] and given != Ownership():
+        raise BadInputError(
+            "the figures of owned hardware need --own", remedy="Add --own, or leave them out to price rent."
+        )
+    return given if options["own"] else None
+
+
+def _success(options: dict[str, Any]) -> Success | None:
+    """``qwen=0.7,sonnet=0.8`` as rates.
+
+    Raises:
+        BadInputError: another name, or no rate above 0 and up to 1.
+    """
+    from qwenhost.cost import Success
+
+    rates: dict[str, float] = {}
+    for part in filter(None, (options["success"] or "").split(",")):
+        name, _, text = part.partition("=")
+        try:
+            rate = float(text)
+        except ValueError:
+            rate = 0.0
+        if name.strip() not in ("qwen", "sonnet", "baseline") or not 0 < rate <= 1:
+            raise BadInputError(
+                f"--success {part!r}: not a name and a rate", remedy="Write --success qwen=0.7,sonnet=0.8."
+            )
+        rates["qwen" if name.strip() == "qwen" else "baseline"] = rate
+    if not rates and options["max_attempts"] is None:
+        return None
+    return Success(**rates, max_attempts=options["max_attempts"])
 
 
 def _asked(ctx: click.Context, *names: str) -> bool:

@@ -1,14 +1,16 @@
 """Money: API bills, self-hosting bills, where they cross, and how sure that is; pure."""
 
 from qwenhost.cost.api_cost import Breakdown, TraceCost, UsageTable, api_cost, trace_cost
-from qwenhost.cost.api_lines import ApiTerms, price_request
+from qwenhost.cost.api_lines import ApiTerms, price_request, reference_tokenizer
 from qwenhost.cost.break_even import BreakEven, Scenario, break_even
 from qwenhost.cost.capacity import capacity
 from qwenhost.cost.compare import compare
 from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
 from qwenhost.cost.frame import CompareOptions
+from qwenhost.cost.gpu_hour import Ownership, owned_usd_per_gpu_hour
+from qwenhost.cost.quality import Success
 from qwenhost.cost.quote import Quote, quote_usage, quote_workload
-from qwenhost.cost.self_host_cost import SelfHost, owned_usd_per_gpu_hour
+from qwenhost.cost.self_host_cost import SelfHost
 from qwenhost.cost.trace import Trace, load_trace, load_usage
 from qwenhost.cost.trace_workload import requests_per_day, workload_of_trace
 from qwenhost.cost.usage import Usage, workload_usage
@@ -20,9 +22,11 @@ __all__ = [
     "Breakdown",
     "CompareOptions",
     "Comparison",
+    "Ownership",
     "Quote",
     "Scenario",
     "SelfHost",
+    "Success",
     "Trace",
     "TraceCost",
     "Usage",
@@ -39,6 +43,7 @@ __all__ = [
     "price_request",
     "quote_usage",
     "quote_workload",
+    "reference_tokenizer",
     "requests_per_day",
     "trace_cost",
     "workload_of_trace",

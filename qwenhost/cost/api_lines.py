@@ -12,7 +12,7 @@ from qwenhost.cost.api_cost import Breakdown, api_cost, period_on
 from qwenhost.cost.comparison import ApiLine
 from qwenhost.cost.usage import CachePolicy, Usage, prefix_hit, workload_usage
 from qwenhost.errors import BadInputError
-from qwenhost.facts import Value
+from qwenhost.facts import TokenizerRatio, Value
 from qwenhost.units import DAYS_PER_MONTH, TOKENS_PER_MTOK
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class ApiTerms(Value, frozen=True, kw_only=True):
     """Qwen's output tokens per output token of the workload; hosted Qwen only."""
     tool_prompt_tokens: bool = False
     """Add the API's own tool prompt to every request."""
+    reference_tokenizer: TokenizerRatio | None = None
+    """That of the main baseline; an API with a newer one counts more tokens for the same text."""
 
 
 class PricedRequest(Value, frozen=True, kw_only=True):
@@ -155,16 +157,52 @@ def under_policy(
     cache = price.cache if rates.cache_read is not None else None
     usage = workload_usage(workload, policy, cache, tool_prompt_tokens=tools, hit=hit)
     same_tokens = price.kind == "hosted_qwen"
+    newer = newer_tokenizer(price, workload.content, terms)
     usage = usage.scaled(
-        1.0 if same_tokens else terms.token_ratio, output=terms.output_ratio if same_tokens else 1.0
+        1.0 if same_tokens else terms.token_ratio * newer[0],
+        output=terms.output_ratio if same_tokens else 1.0,
     )
     batch, residency, sold_remarks = sold_terms(price, terms)
-    remarks = list(sold_remarks)
+    remarks = [*sold_remarks, *newer_remark(newer)]
     effective: CachePolicy = policy if usage.cache_read_tokens or usage.cache_write_tokens else "none"
     if effective != policy:
         remarks.append(_no_cache_reason(price, workload, policy))
     bill = api_cost(price, usage, as_of=terms.as_of, batch=batch, residency=residency)
     return PricedRequest(policy=effective, usage=usage, breakdown=bill, remarks=tuple(remarks))
+
+
+def reference_tokenizer(catalog: Catalog) -> TokenizerRatio | None:
+    """The tokenizer of the price marked as baseline."""
+    return next((price.tokenizer for price in catalog.api_prices.values() if price.baseline), None)
+
+
+def newer_tokenizer(price: ApiPrice, content: str, terms: ApiTerms) -> tuple[float, float, float]:
+    """(value, low, high): this API's tokens per token of the baseline's tokenizer, same text."""
+    own, reference = price.tokenizer, terms.reference_tokenizer
+    if own is None or reference is None or own == reference:
+        return 1.0, 1.0, 1.0
+    if content == "prose":
+        return (
+            own.prose / reference.prose,
+            own.prose_low / reference.prose_low,
+            own.prose_high / reference.prose_high,
+        )
+    if content == "code":
+        return (
+            own.code / reference.code,
+            own.code_low / reference.code_low,
+            own.code_high / reference.code_high,
+        )
+    return own.other / reference.other, 1.0, own.prose_high / reference.prose_high
+
+
+def newer_remark(newer: tuple[float, float, float]) -> tuple[str, ...]:
+    """What the ratio is, where there is one."""
+    value, low, high = newer
+    if value == 1:
+        return ()
+    band = f"{value:.2f} times the tokens ({low:.2f} to {high:.2f}, assumed)"
+    return (f"billed at {band}: its tokenizer counts more for the same text",)
 
 
 def sold_terms(price: ApiPrice, terms: ApiTerms) -> tuple[bool, str | None, tuple[str, ...]]:

@@ -13,8 +13,9 @@ from qwenhost.cost.break_even import BreakEven, Scenario, break_even, break_even
 from qwenhost.cost.cache_checks import cache_checks, idle_sessions
 from qwenhost.cost.comparison import ApiLine, Comparison, CurvePoint, HardwareOption, PlanSummary
 from qwenhost.cost.frame import CompareOptions, Frame, levers_of, make_frame
+from qwenhost.cost.gpu_hour import interruption_factor, owned_usd_per_gpu_hour
 from qwenhost.cost.quality import baseline_score_id, cost_per_task_rows, quality_rows
-from qwenhost.cost.self_host_cost import owned_usd_per_gpu_hour, self_host_cost
+from qwenhost.cost.self_host_cost import self_host_cost
 from qwenhost.cost.sensitivity import tornado
 from qwenhost.cost.statements import assumption_lines
 from qwenhost.cost.verdict import verdict_of
@@ -101,6 +102,7 @@ def compare(
         sensitivity=rows,
         quality=quality_rows(
             catalog,
+            success=options.success,
             qwen_usd_per_attempt=side.usd_per_request * attempt,
             baseline_usd_per_attempt=lines[0].usd_per_request * attempt,
             baseline_model=baseline_score_id(frame.baseline.model),
@@ -182,7 +184,8 @@ def _hardware_options(catalog: Catalog, frame: Frame) -> tuple[HardwareOption, .
     gpu = gpus[0].spec if gpus else None
     found = []
     for row in (row for row in catalog.gpu_prices if row.gpu == gpu):
-        here = _with(frame.scenario, row.usd_per_gpu_hour * frame.gpus_per_node, 1.0)
+        usd = row.usd_per_gpu_hour * interruption_factor(catalog, row.tier)
+        here = _with(frame.scenario, usd * frame.gpus_per_node, 1.0)
         found.append(
             HardwareOption(
                 label=row.provider,
@@ -198,7 +201,7 @@ def _hardware_options(catalog: Catalog, frame: Frame) -> tuple[HardwareOption, .
         )
     owned = catalog.owned_gpus.get(gpu or "")
     if owned is not None:
-        cost = owned_usd_per_gpu_hour(catalog, owned)
+        cost = owned_usd_per_gpu_hour(catalog, owned, frame.options.own)
         here = _with(frame.scenario, cost.value * frame.gpus_per_node, 1.0)
         found.append(
             HardwareOption(

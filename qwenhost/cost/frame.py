@@ -6,12 +6,20 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from qwenhost.cost import levers
-from qwenhost.cost.api_lines import ApiTerms, PricedRequest, hit_range_usd, price_request
+from qwenhost.cost.api_lines import (
+    ApiTerms,
+    PricedRequest,
+    hit_range_usd,
+    price_request,
+    reference_tokenizer,
+)
 from qwenhost.cost.assumptions import assumption
 from qwenhost.cost.break_even import DRAWS, SEED, Scenario
 from qwenhost.cost.capacity import Capacity, capacity
 from qwenhost.cost.figures import Figure
-from qwenhost.cost.self_host_cost import gpu_rent, storage_usd_per_node_month
+from qwenhost.cost.gpu_hour import Ownership, gpu_rent
+from qwenhost.cost.quality import Success
+from qwenhost.cost.self_host_cost import storage_usd_per_node_month
 from qwenhost.facts import ApiPrice, Value, Workload
 from qwenhost.plan import GpuPriceRef, Plan
 
@@ -40,6 +48,9 @@ class CompareOptions(Value, frozen=True, kw_only=True):
     mean_over_peak: float | None = None
     gpu_price: GpuPriceRef | None = None
     """Instead of the plan's own."""
+    own: Ownership | None = None
+    """Owned hardware in place of rent."""
+    success: Success | None = None
     draws: int = DRAWS
     seed: int = SEED
 
@@ -89,10 +100,11 @@ def make_frame(
         residency=options.residency,
         token_ratio=options.token_ratio or assumption(catalog, "claude_tokens_per_qwen_token").value,
         output_ratio=options.output_ratio or assumption(catalog, "qwen_output_per_sonnet_output").value,
+        reference_tokenizer=reference_tokenizer(catalog),
     )
     request = price_request(baseline, workload, terms)
     held = capacity(catalog, workload, plan, measurements)
-    rent = gpu_rent(catalog, plan, options.gpu_price)
+    rent = gpu_rent(catalog, plan, options.gpu_price, own=options.own)
     demand = _demand(catalog, workload, options)
     cached = plan.chosen.engine_args.enable_prefix_caching
     share, share_source = _prefill_share(catalog, workload, options.as_of, prefix_caching=cached)
@@ -174,7 +186,7 @@ def levers_of(catalog: Catalog, frame: Frame) -> list[Lever]:
     options, rent, held, demand = frame.options, frame.rent, frame.held.requests_per_s, frame.demand
     best_usd, plain_usd = hit_range_usd(frame.baseline, frame.workload, frame.terms)
     found = [
-        levers.gpu_price(rent.value, rent.low, rent.high, frame.gpus_per_node, rent.source),
+        levers.gpu_price(rent, frame.gpus_per_node),
         levers.capacity(held.value, held.low, held.high, held.basis, held.source),
         levers.api_cache(
             frame.scenario.api_usd_per_request, plain_usd, best_usd, frame.workload.source.where

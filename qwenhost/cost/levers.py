@@ -33,15 +33,15 @@ class Lever:
     """Whether the Monte-Carlo band draws it; choices (spare nodes, cache policy) are not drawn."""
 
 
-def gpu_price(value: float, low: float, high: float, gpus_per_node: int, source: str) -> Lever:
-    """Rent of one GPU for an hour."""
+def gpu_price(rent: Figure, gpus_per_node: int) -> Lever:
+    """One GPU for an hour, rented or owned."""
 
     def apply(scenario: Scenario, usd: float) -> Scenario:
         return msgspec.structs.replace(scenario, usd_per_node_hour=usd * gpus_per_node)
 
     return Lever(
-        id="gpu_price", name="GPU price", value=value, low=low, high=high, unit="USD/GPU/h",
-        basis="published", source=source, apply=apply,
+        id="gpu_price", name="GPU price", value=rent.value, low=rent.low, high=rent.high, unit="USD/GPU/h",
+        basis=rent.basis, source=rent.source, apply=apply,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwenhost.facts import Value
 
@@ -11,6 +11,23 @@ if TYPE_CHECKING:
 
 QWEN = "qwen3.5-122b-a10b"
 SONNET = "claude-sonnet-4.6"
+
+
+class Success(Value, frozen=True, kw_only=True):
+    """Success rates of one attempt on the user's own tasks, and when to give up."""
+
+    qwen: float | None = None
+    baseline: float | None = None
+    max_attempts: int | None = None
+    """None = until success."""
+
+    def solved(self, rate: float) -> float:
+        """Share of tasks solved within the cap: 1 - (1 - rate)^attempts."""
+        return 1.0 if self.max_attempts is None else 1 - (1 - rate) ** self.max_attempts
+
+    def attempts(self, rate: float) -> float:
+        """Mean attempts a task, solved or given up: share solved / rate."""
+        return self.solved(rate) / rate
 
 
 class QualityRow(Value, frozen=True, kw_only=True):
@@ -28,6 +45,12 @@ class QualityRow(Value, frozen=True, kw_only=True):
     baseline_usd_per_solved: float | None
     source: str
     as_of: str
+    qwen_attempts: float | None = None
+    """Mean attempts a task until success or the cap."""
+    baseline_attempts: float | None = None
+    qwen_solved: float | None = None
+    """Share of tasks solved within the cap."""
+    baseline_solved: float | None = None
 
 
 class CostPerTaskRow(Value, frozen=True, kw_only=True):
@@ -45,13 +68,21 @@ class CostPerTaskRow(Value, frozen=True, kw_only=True):
 
 
 def quality_rows(
-    catalog: Catalog, *, qwen_usd_per_attempt: float, baseline_usd_per_attempt: float, baseline_model: str
+    catalog: Catalog,
+    *,
+    qwen_usd_per_attempt: float,
+    baseline_usd_per_attempt: float,
+    baseline_model: str,
+    success: Success | None = None,
 ) -> tuple[QualityRow, ...]:
     """Every benchmark with a score of either model, the pairs first.
 
     An attempt is priced at the workload's cost (a whole session where sessions have several requests):
-    usd_per_solved = usd_per_attempt / success rate. Scores that are not success rates get none.
+    usd_per_solved = usd_per_attempt / success rate, with or without a cap on attempts: a cap leaves tasks
+    unsolved and saves their attempts in the same measure. Scores that are not success rates get none. The
+    user's own rates come first.
     """
+    cap = success or Success()
     names = dict.fromkeys(score.benchmark for score in catalog.benchmarks)
     rows = []
     for name in names:
@@ -69,13 +100,17 @@ def quality_rows(
                 baseline_model=baseline_model,
                 like_for_like=all(score.like_for_like for score in known),
                 remark=" ".join(dict.fromkeys(score.remark for score in known if score.remark)),
-                qwen_usd_per_solved=_per_solved(qwen_usd_per_attempt, ours),
-                baseline_usd_per_solved=_per_solved(baseline_usd_per_attempt, theirs),
+                qwen_usd_per_solved=_over(qwen_usd_per_attempt, _rate(ours)),
+                baseline_usd_per_solved=_over(baseline_usd_per_attempt, _rate(theirs)),
+                **_tries(cap, _rate(ours), _rate(theirs)),
                 source="; ".join(dict.fromkeys(score.source.where for score in known)),
                 as_of=max(score.source.as_of for score in known).isoformat(),
             )
         )
-    return tuple(sorted(rows, key=lambda row: row.qwen is None or row.baseline is None))
+    rows.sort(key=lambda row: row.qwen is None or row.baseline is None)
+    if success is None or (success.qwen is None and success.baseline is None):
+        return tuple(rows)
+    return (_own_row(success, qwen_usd_per_attempt, baseline_usd_per_attempt, baseline_model), *rows)
 
 
 def cost_per_task_rows(catalog: Catalog) -> tuple[CostPerTaskRow, ...]:
@@ -106,7 +141,38 @@ def _score(catalog: Catalog, benchmark: str, model: str) -> BenchmarkScore | Non
     return next((s for s in catalog.benchmarks if s.benchmark == benchmark and s.model == model), None)
 
 
-def _per_solved(usd_per_attempt: float, score: BenchmarkScore | None) -> float | None:
-    if score is None or score.unit != "%" or score.score <= 0:
-        return None
-    return usd_per_attempt / (score.score / 100)
+def _own_row(
+    success: Success, qwen_usd_per_attempt: float, baseline_usd_per_attempt: float, baseline_model: str
+) -> QualityRow:
+    qwen, baseline = success.qwen, success.baseline
+    return QualityRow(
+        benchmark="Your tasks",
+        unit="%",
+        qwen=None if qwen is None else round(qwen * 100, 6),
+        baseline=None if baseline is None else round(baseline * 100, 6),
+        baseline_model=baseline_model,
+        like_for_like=True,
+        remark="success rates as given",
+        qwen_usd_per_solved=_over(qwen_usd_per_attempt, qwen),
+        baseline_usd_per_solved=_over(baseline_usd_per_attempt, baseline),
+        source="--success",
+        as_of="",
+        **_tries(success, qwen, baseline),
+    )
+
+
+def _tries(cap: Success, qwen: float | None, baseline: float | None) -> dict[str, Any]:
+    return {
+        "qwen_attempts": None if qwen is None else cap.attempts(qwen),
+        "baseline_attempts": None if baseline is None else cap.attempts(baseline),
+        "qwen_solved": None if qwen is None else cap.solved(qwen),
+        "baseline_solved": None if baseline is None else cap.solved(baseline),
+    }
+
+
+def _rate(score: BenchmarkScore | None) -> float | None:
+    return None if score is None or score.unit != "%" or score.score <= 0 else score.score / 100
+
+
+def _over(usd_per_attempt: float, rate: float | None) -> float | None:
+    return None if rate is None else usd_per_attempt / rate

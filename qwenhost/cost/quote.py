@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from qwenhost.cost.api_cost import Breakdown, UsageTable, period_on, trace_cost
-from qwenhost.cost.api_lines import POLICIES, ApiTerms, on_sale, price_request, select_prices, sold_terms
+from qwenhost.cost.api_lines import (
+    POLICIES,
+    ApiTerms,
+    newer_remark,
+    newer_tokenizer,
+    on_sale,
+    price_request,
+    select_prices,
+    sold_terms,
+)
 from qwenhost.cost.prompt_cache import cached_usages
 from qwenhost.cost.usage import CACHE_TTL_S, CachePolicy, Usage
 from qwenhost.facts import Value
@@ -108,9 +119,12 @@ def quote_usage(
         ]
         bill, policy = min(priced, key=lambda found: found[0].total.total)
         each = 1 / bill.requests
-        said = (*remarks, *((SUMMED,) if trace.summed else ()))
-        mean = bill.usage.scaled(each)
-        lines.append(_line(price, terms, mean, bill.total.times(each), bill.requests, policy, said))
+        newer = newer_tokenizer(price, "other", terms)
+        said = (*remarks, *newer_remark(newer), *((SUMMED,) if trace.summed else ()))
+        mean = bill.usage.scaled(each * newer[0])
+        fees = bill.total.fees * each
+        each_bill = msgspec.structs.replace(bill.total.times(each * newer[0]), fees=fees)
+        lines.append(_line(price, terms, mean, each_bill, bill.requests, policy, said))
     return _quote(name, terms, len(trace.usages), lines)
 
 

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 from qwenhost.cost.assumptions import assumption
 from qwenhost.cost.capacity import MODEL
 from qwenhost.cost.figures import Figure
-from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
 from qwenhost.units import DAYS_PER_MONTH, GB, SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 if TYPE_CHECKING:
     from qwenhost.cost.break_even import Scenario
     from qwenhost.cost.capacity import Capacity
-    from qwenhost.facts import Catalog, OwnedGpu, Workload
-    from qwenhost.plan import GpuPriceRef, Plan
-
-HOURS_PER_YEAR = 8_760.0
+    from qwenhost.facts import Catalog, Workload
+    from qwenhost.plan import Plan
 
 
 class MonthlyCost(Value, frozen=True, kw_only=True):
@@ -66,65 +63,6 @@ class SelfHost(Value, frozen=True, kw_only=True):
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     """Why the measured speed may not be that of the hardware priced."""
-
-
-def gpu_rent(catalog: Catalog, plan: Plan, given: GpuPriceRef | None = None) -> Figure:
-    """USD per GPU hour with its band: cheapest steady listing to the cheapest hyperscaler's.
-
-    Spot and community prices stay out of the band: a service that runs day and night cannot rest on them.
-
-    Raises:
-        BadInputError: no price is known for this GPU.
-    """
-    reference = given or plan.inputs.gpu_price
-    gpu = plan.inputs.node.gpus[0].spec if plan.inputs.node.gpus else None
-    if reference is None:
-        raise BadInputError(
-            f"no rent is known for {gpu or plan.inputs.node.description}",
-            remedy="Give --gpu-price USD (per GPU hour).",
-        )
-    usd = reference.usd_per_gpu_hour
-    if reference.provider == "given":
-        return Figure(value=usd, low=usd, high=usd, basis="assumed", source=reference.source)
-
-    def listed(*tiers: str) -> list[float]:
-        return [p.usd_per_gpu_hour for p in catalog.gpu_prices if p.gpu == gpu and p.tier in tiers]
-
-    hyperscalers = listed("hyperscaler")
-    highest = min(hyperscalers) if hyperscalers else max(listed("on_demand"), default=usd)
-    return Figure(
-        value=usd, low=min([usd, *listed("on_demand", "reserved_1y")]), high=max(usd, highest),
-        basis="published",
-        source=f"{reference.provider}, {reference.tier}: {reference.source}", as_of=reference.as_of,
-        note="band: cheapest one-year or on-demand listing to the cheapest hyperscaler's",
-    )  # fmt: skip
-
-
-def owned_usd_per_gpu_hour(catalog: Catalog, owned: OwnedGpu) -> Figure:
-    """USD per GPU hour of hardware you own and never switch off.
-
-    usd = (capex / (years * 8760) + kW * colo * 12 / 8760) * (1 + overhead). Source: survey of owner
-    costs, 2026-09-19; no residual value.
-    """
-    years = assumption(catalog, "depreciation_years")
-    colo = assumption(catalog, "colo_usd_per_kw_month")
-    overhead = assumption(catalog, "ownership_overhead_fraction")
-
-    def usd(capex: float, life: float, per_kw: float, extra: float) -> float:
-        capital = capex / (life * HOURS_PER_YEAR)
-        facility = owned.facility_kw * per_kw * 12 / HOURS_PER_YEAR
-        return (capital + facility) * (1 + extra)
-
-    middle = (owned.purchase_usd_low + owned.purchase_usd_high) / 2
-    return Figure(
-        value=usd(middle, years.value, colo.value, overhead.value),
-        low=usd(owned.purchase_usd_low, years.high, colo.low, overhead.low),
-        high=usd(owned.purchase_usd_high, years.low, colo.high, overhead.high),
-        basis="modelled",
-        source=owned.source.where,
-        as_of=owned.source.as_of.isoformat(),
-        note="purchase price over its life, colocation, overheads",
-    )
 
 
 def self_host_cost(

@@ -139,6 +139,8 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
     elif basis != "measured" and not side.warnings:
         found.append("The node's speed is predicted, not measured.")
     found.extend(side.warnings)
+    if "withdrawn" in side.usd_per_gpu_hour.note:
+        found.append(f"{side.usd_per_gpu_hour.note[0].upper()}{side.usd_per_gpu_hour.note[1:]}.")
     if side.meets_slo is False:
         found.append(f"The service level ({side.slo}) is not met at this speed.")
     if cheapest is not None and cheapest.usd_per_month < min(side.usd_per_month, baseline.usd_per_month):

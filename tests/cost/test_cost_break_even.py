@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from qwenhost.cost import Scenario, break_even
 from qwenhost.cost import levers as lever_kinds
 from qwenhost.cost.break_even import break_even_band
+from qwenhost.cost.figures import Figure
 from qwenhost.cost.sensitivity import tornado
 from qwenhost.units import DAYS_PER_MONTH, HOURS_PER_MONTH
+
+
+def rented(value: float, low: float, high: float) -> Figure:
+    """A GPU hour with its band."""
+    return Figure(value=value, low=low, high=high, basis="published", source="made by hand")
 
 
 def scenario(**changes: float) -> Scenario:
@@ -101,7 +107,7 @@ def test_none_means_none_at_any_volume(share: float, node: float, rate: float) -
 
 def price_lever(low: float, high: float) -> lever_kinds.Lever:
     """The rent of a node of one GPU."""
-    return lever_kinds.gpu_price(1.0, low, high, 1, "made by hand")
+    return lever_kinds.gpu_price(rented(1.0, low, high), 1)
 
 
 def test_band_covers_the_point_and_is_repeatable() -> None:
@@ -126,7 +132,7 @@ def test_band_is_open_where_some_draws_never_break_even() -> None:
 
 def test_tornado_puts_the_widest_first() -> None:
     """Rent within 10 % moves the break-even less than staff from none to 10 dollars a day."""
-    wide = lever_kinds.gpu_price(1.0, 0.25, 4.0, 1, "made by hand")
+    wide = lever_kinds.gpu_price(rented(1.0, 0.25, 4.0), 1)
     narrow = lever_kinds.capacity(1.0, 0.9, 1.1, "measured", "made by hand")
     rows = tornado(scenario(spare_nodes=1), [narrow, wide], requests_per_day=4800)
     assert [row.id for row in rows] == ["gpu_price", "capacity"]
