@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "fetch": ("qwenhost.cli.fetch:command", "Fetch and verify weights, and start nothing."),
     "status": ("qwenhost.cli.status:command", "Show the services started here."),
     "logs": ("qwenhost.cli.logs:command", "Print or follow a service's log."),
+    "top": ("qwenhost.cli.top:command", "Watch a service's load, latency and cost."),
     "stop": ("qwenhost.cli.stop:command", "Drain and stop a service."),
     "probe": ("qwenhost.cli.probe:command", "Load an endpoint and measure it."),
     "simulate": ("qwenhost.cli.simulate:command", "Run a plan against a load in virtual time."),
