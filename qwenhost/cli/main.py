@@ -30,6 +30,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "simulate": ("qwenhost.cli.simulate:command", "Run a plan against a load in virtual time."),
     "cost": ("qwenhost.cli.cost:command", "Price a workload or a usage file on the API side."),
     "compare": ("qwenhost.cli.compare:command", "Price self-hosting against Sonnet 4.6 and hosted Qwen."),
+    "advise": ("qwenhost.cli.advise:command", "Say what to do, from what matters to you."),
     "report": ("qwenhost.cli.report:command", "Turn a saved comparison into terminal text or HTML."),
     "profiles": ("qwenhost.cli.profiles:command", "List, show and check the facts everything rests on."),
     "doctor": ("qwenhost.cli.doctor:command", "Check this machine before a start and print remedies."),

@@ -63,7 +63,9 @@ _API_OPTIONS = (
 )
 
 _SELF_HOST_OPTIONS = (
-    click.option("--requests-per-day", type=click.FloatRange(0, min_open=True), help="Volume to price."),
+    click.option(
+        "--requests-per-day", "--volume", type=click.FloatRange(0, min_open=True), help="Volume to price."
+    ),
     click.option("--staff-fte", type=click.FloatRange(0), help="People who run it, in full-time jobs."),
     click.option("--spare-nodes", type=click.IntRange(0), help="Idle nodes for failures and upgrades."),
     click.option(

@@ -1,5 +1,6 @@
 """Money: API bills, self-hosting bills, where they cross, and how sure that is; pure."""
 
+from qwenhost.cost.advice import Advice, Needs, advise
 from qwenhost.cost.api_cost import Breakdown, TraceCost, UsageTable, api_cost, trace_cost
 from qwenhost.cost.api_lines import ApiTerms, price_request, reference_tokenizer
 from qwenhost.cost.break_even import BreakEven, Scenario, break_even
@@ -16,12 +17,14 @@ from qwenhost.cost.trace_workload import requests_per_day, workload_of_trace
 from qwenhost.cost.usage import Usage, workload_usage
 
 __all__ = [
+    "Advice",
     "ApiLine",
     "ApiTerms",
     "BreakEven",
     "Breakdown",
     "CompareOptions",
     "Comparison",
+    "Needs",
     "Ownership",
     "Quote",
     "Scenario",
@@ -31,6 +34,7 @@ __all__ = [
     "TraceCost",
     "Usage",
     "UsageTable",
+    "advise",
     "api_cost",
     "break_even",
     "capacity",

@@ -116,6 +116,7 @@ def compare(
         plan=_plan_summary(plan),
         measured=measurements,
         cache_checks=checks,
+        scenario=frame.scenario,
         idle_sessions=idle,
     )
 

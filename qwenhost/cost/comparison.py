@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from qwenhost.cost.api_cost import Breakdown
-from qwenhost.cost.break_even import BreakEven
+from qwenhost.cost.break_even import BreakEven, Scenario
 from qwenhost.cost.prompt_cache import CacheCheck, IdleSessions
 from qwenhost.cost.quality import CostPerTaskRow, QualityRow
 from qwenhost.cost.self_host_cost import SelfHost
@@ -168,6 +168,8 @@ class Comparison(Value, frozen=True, kw_only=True):
     measured: Measurements | None
     cache_checks: tuple[CacheCheck, ...] = ()
     """The baseline's cache under simulated session gaps, beside the published share."""
+    scenario: Scenario | None = None
+    """What both bills are made of; prices any other volume."""
     idle_sessions: IdleSessions | None = None
     """What the published share asks of one node's own cache."""
 

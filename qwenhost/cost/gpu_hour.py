@@ -94,7 +94,8 @@ def _withdrawn(catalog: Catalog, reference: GpuPriceRef) -> Figure:
         as_of=reference.as_of,
         note=(
             f"{reference.tier} GPUs at ${usd:.2f} can be withdrawn at minutes' notice: {lost.value:.0%} of "
-            f"node hours ({lost.low:.0%} to {lost.high:.0%}, assumed) are bought again, requests in flight lost"
+            f"node hours ({lost.low:.0%} to {lost.high:.0%}, assumed) are bought again, "
+            "and requests in flight are lost"
         ),
     )
 
