@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import http.client
 import json
 import os
 import signal
@@ -100,7 +101,7 @@ class Client:
             try:
                 good = is_whole(ask(self._port, TOKENS), TOKENS)
                 self.complete, self.broken = self.complete + good, self.broken + (not good)
-            except (OSError, ValueError):
+            except (OSError, ValueError, http.client.HTTPException):
                 self.failed += 1
                 time.sleep(0.02)
 
@@ -205,7 +206,7 @@ def drain(service: Service) -> str:
     def long_one() -> None:
         try:
             answers.append(ask(service.port, 200))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             answers.append(str(error))
 
     thread = threading.Thread(target=long_one)

@@ -7,6 +7,7 @@ somebody's published limit say so where they stand.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import re
 import resource
@@ -19,6 +20,7 @@ import psutil
 from qwenhost.discovery import discover_host, discover_node
 from qwenhost.errors import QwenhostError, UnavailableError
 from qwenhost.facts import Value
+from qwenhost.launcher.preflight_hub import MAX_CLOCK_ERROR_S, ask_hub
 from qwenhost.units import GIB, MIB, format_gib
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ def preflight(
     if subject.engine == "vllm":
         checks += [check_ram(host, processes), check_shm(host, processes)]
         checks.append(check_weights_source(subject, host, environ))
+        checks += check_hub(subject, host, environ)
     checks.append(check_open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     return checks
 
@@ -272,6 +275,32 @@ def check_weights_source(subject: Subject, host: Host, environ: Mapping[str, str
         )
     detail = f"{subject.repo_id}: {format_gib(missing)} to fetch, {format_gib(host.cache_free_bytes)} free"
     return Check(name="weights", status="ok", detail=detail)
+
+
+def check_hub(subject: Subject, host: Host, environ: Mapping[str, str]) -> list[Check]:
+    """The hub, its access and the clock, where something must be fetched."""
+    repo_id = subject.repo_id
+    if repo_id is None or environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        return []
+    problem, remedy, ahead_s = ask_hub(repo_id, environ, now=dt.datetime.now(dt.UTC))
+    cached = _cached_bytes(Path(host.cache_path), repo_id) >= subject.weights_bytes > 0
+    if cached and problem:
+        hub = Check(
+            name="hub", status="warn", detail=f"{problem}; the weights are here already", remedy=remedy
+        )
+    else:
+        found = problem or f"answers for {repo_id}"
+        hub = Check(name="hub", status="fail" if problem else "ok", detail=found, remedy=remedy)
+    if ahead_s is None:
+        return [hub]
+    wrong = abs(ahead_s) > MAX_CLOCK_ERROR_S
+    clock = Check(
+        name="clock",
+        status="warn" if wrong else "ok",
+        detail=f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the hub's",
+        remedy="Set it: timedatectl set-ntp true" if wrong else "",
+    )
+    return [hub, clock]
 
 
 # ------------------------------------------------------------------------------ looking things up
