@@ -10,6 +10,7 @@ import click
 
 from qwenhost.cli.options import json_option, load_options, workload_options
 from qwenhost.cli.output import write_json
+from qwenhost.cli.probe_sweep import sweep_options, wants_sweep
 
 if TYPE_CHECKING:
     from qwenhost.measurements import Measurements
@@ -57,6 +58,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--gpus", metavar="NxNAME", help="Hardware behind the endpoint, noted in the result.")
 @click.option("--save", type=_FILE, help="Write the measurements to this file.")
 @click.option("--records", type=_FILE, help="Write each request's record to this JSONL file as it ends.")
+@sweep_options
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: Any) -> int:
@@ -66,14 +68,20 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
     the server does. Latency counts from the instant at which a request was due. A run whose own client
     was late or overloaded declares itself void.
 
-    Exit codes: 0 measured, 4 nobody answers, 5 void, or a limit given with --slo-... was missed,
-    130 interrupted.
+    --sweep measures several loads; --find-rate and --find-concurrency double the load, then bisect, until
+    the highest that keeps the SLO is known with --confidence. They print one object with every run, and
+    --save writes the found run.
+
+    Exit codes: 0 measured, 4 nobody answers, 5 void, a limit given with --slo-... was missed, or none
+    found that keeps it, 130 interrupted.
 
     \b
     qwenhost probe http://127.0.0.1:8000
     qwenhost probe http://127.0.0.1:8000 --rate 2 --duration 60 --slo-ttft-ms 2000 --slo-tpot-ms 40
     qwenhost probe http://127.0.0.1:8000 --concurrency 64 --input-tokens 4000 --output-tokens 500 --json
+    qwenhost probe http://127.0.0.1:8000 --find-rate --slo-ttft-ms 2000 --save measurements.json
     """
+    from qwenhost.cli import probe_sweep
     from qwenhost.cli.probe_view import live_progress, print_summary
     from qwenhost.errors import BadInputError
     from qwenhost.files import write_atomically
@@ -82,6 +90,8 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
 
     if save is not None and not save.absolute().parent.is_dir():
         raise BadInputError(f"--save {save}: no such folder", remedy="Make the folder first.")
+    if wants_sweep(options):
+        return probe_sweep.run(_config(ctx, options), options, as_json=as_json, save=save)
     with live_progress() as on_progress:
         result = run_probe(_config(ctx, options), on_progress=on_progress)
     measured = result.measurements
