@@ -13,7 +13,6 @@ from qwenhost.launcher.preflight import Subject, check_hub
 from qwenhost.launcher.preflight_hub import ask_hub
 
 SUBJECT = Subject(repo_id="owner/tiny", weights_bytes=10)
-NOW = dt.datetime.now(dt.UTC)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +37,9 @@ def test_a_hub_that_answers_and_a_clock_that_agrees() -> None:
 
 def test_a_clock_that_is_wrong_is_seen() -> None:
     """An hour ahead."""
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     with running_hub({}) as hub:
-        _, _, ahead_s = ask_hub("owner/tiny", {"HF_ENDPOINT": hub.url}, now=NOW + dt.timedelta(hours=1))
+        _, _, ahead_s = ask_hub("owner/tiny", {"HF_ENDPOINT": hub.url}, now=later)
     assert ahead_s == pytest.approx(3600, abs=60)
 
 
