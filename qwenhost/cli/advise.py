@@ -89,10 +89,8 @@ def command(
     known = wiring.catalog(ctx)
     needs = _needs(options, ask=sys.stdin.isatty() and not as_json)
     plan, workload = pricing.plan_and_workload(ctx, known, plan_file, options)
-    measured = load_measurements(measurements_file) if measurements_file else None
-    comparison = pricing.make_comparison(
-        ctx, known, plan=plan, workload=workload, measurements=measured, options=options
-    )
+    runs = [load_measurements(measurements_file)] if measurements_file else []
+    comparison = pricing.make_comparison(ctx, known, plan=plan, workload=workload, runs=runs, options=options)
     gpu = known.gpus[plan.inputs.node.gpus[0].spec or ""]
     advice = advise(known, comparison, needs, gpu=gpu)
     if as_json:

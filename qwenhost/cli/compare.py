@@ -27,9 +27,11 @@ from qwenhost.cli.options import (
 )
 @click.option(
     "--measurements",
-    "measurements_file",
+    "measurements_files",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Run by qwenhost probe --save; without it the plan's prediction is priced.",
+    help="Run by qwenhost probe --save; without it the plan's prediction is priced. Of several, at different "
+    "loads, the one with the most goodput is priced.",
 )
 @click.option(
     "--usage",
@@ -56,6 +58,12 @@ from qwenhost.cli.options import (
     help="Folder for plan.json, measurements.json, comparison.json and report.html.",
 )
 @click.option("--save", type=click.Path(path_type=Path), help="File for the comparison (JSON).")
+@click.option(
+    "--csv",
+    "csv_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for every table as CSV.",
+)
 @click.option("--html", type=click.Path(path_type=Path), help="File for the report (HTML).")
 @pricing.self_host_options
 @pricing.api_options
@@ -78,11 +86,12 @@ def command(
     /,
     *,
     plan_file: Path | None,
-    measurements_file: Path | None,
+    measurements_files: tuple[Path, ...],
     usage_file: Path | None,
     output_dir: Path | None,
     save: Path | None,
     html: Path | None,
+    csv_dir: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -104,10 +113,8 @@ def command(
     if usage_file:
         known = pricing.with_trace(known, usage_file, options)
     plan, workload = pricing.plan_and_workload(ctx, known, plan_file, {**options, "usage_file": usage_file})
-    measurements = live.measurements(
-        ctx, plan, workload, options, measured_before=measurements_file, files=files, quiet=as_json
+    runs = live.measurements(
+        ctx, plan, workload, options, measured_before=measurements_files, files=files, quiet=as_json
     )
-    comparison = pricing.make_comparison(
-        ctx, known, plan=plan, workload=workload, measurements=measurements, options=options
-    )
-    pricing.deliver(comparison, save=files.comparison, html=files.report, as_json=as_json)
+    comparison = pricing.make_comparison(ctx, known, plan=plan, workload=workload, runs=runs, options=options)
+    pricing.deliver(comparison, save=files.comparison, html=files.report, csv_dir=csv_dir, as_json=as_json)

@@ -10,7 +10,7 @@ from qwenhost.cli.output import say
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import click
@@ -60,11 +60,11 @@ def measurements(
     workload: Workload,
     options: Mapping[str, Any],
     *,
-    measured_before: Path | None,
+    measured_before: Sequence[Path],
     files: Files,
     quiet: bool,
-) -> Measurements | None:
-    """A saved run, a run made now, or None to price the prediction.
+) -> list[Measurements]:
+    """Saved runs, a run made now, or none to price the prediction.
 
     Raises:
         BadInputError: both a saved run and an engine were given.
@@ -82,14 +82,14 @@ def measurements(
     if files.plan:
         write_atomically(files.plan, plan_to_json(plan))
     if measured_before:
-        return load_measurements(measured_before)
+        return [load_measurements(path) for path in measured_before]
     if not engine:
-        return None
+        return []
     _tell(f"plan   {plan.chosen.label} on {plan.inputs.node.description}", quiet=quiet)
     measured = _serve_and_probe(ctx, plan, workload, options, quiet=quiet)
     if files.measurements:
         write_atomically(files.measurements, measurements_to_json(measured))
-    return measured
+    return [measured]
 
 
 def _serve_and_probe(

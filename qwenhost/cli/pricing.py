@@ -12,7 +12,7 @@ from qwenhost.cli import wiring
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from qwenhost.cost import CompareOptions, Comparison, Ownership, Success
@@ -171,23 +171,31 @@ def make_comparison(
     *,
     plan: Plan,
     workload: Workload,
-    measurements: Measurements | None,
+    runs: Sequence[Measurements],
     options: dict[str, Any],
 ) -> Comparison:
-    """Both sides priced, stamped with the present time."""
-    from qwenhost.cost import compare
+    """Both sides priced by the run that carried most, stamped with the present time."""
+    from qwenhost.cost import best_run, compare
 
     return compare(
         known,
         workload,
         plan,
-        measurements,
+        best_run(runs) if runs else None,
         options=compare_options(ctx, known, plan, options),
         generated_at=dt.datetime.now(tz=dt.UTC).replace(microsecond=0),
+        runs=runs,
     )
 
 
-def deliver(comparison: Comparison, *, save: Path | None, html: Path | None, as_json: bool) -> None:
+def deliver(
+    comparison: Comparison,
+    *,
+    save: Path | None,
+    html: Path | None,
+    as_json: bool,
+    csv_dir: Path | None = None,
+) -> None:
     """Write the files asked for, then print for a program or for people."""
     from qwenhost.cli.output import console, say, write_json
     from qwenhost.cost import comparison_to_json
@@ -201,6 +209,8 @@ def deliver(comparison: Comparison, *, save: Path | None, html: Path | None, as_
 
         write_atomically(html, to_html(comparison))
         say(f"Report: {html}")
+    if csv_dir:
+        _write_csv(comparison, csv_dir)
     if as_json:
         write_json(comparison)
         return
@@ -209,6 +219,22 @@ def deliver(comparison: Comparison, *, save: Path | None, html: Path | None, as_
     out = console()
     for part in terminal(comparison, width=out.width):
         out.print(part)
+
+
+def _write_csv(comparison: Comparison, folder: Path) -> None:
+    from qwenhost.cli.output import say
+    from qwenhost.files import write_atomically
+    from qwenhost.report import csv_tables
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"--csv {folder}: {error.strerror}", remedy="Name a folder you may write to."
+        ) from error
+    for name, text in csv_tables(comparison).items():
+        write_atomically(folder / name, text)
+    say(f"Tables: {folder}")
 
 
 def _rent(ctx: click.Context, known: Catalog, plan: Plan, options: dict[str, Any]) -> GpuPriceRef | None:

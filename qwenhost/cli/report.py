@@ -15,8 +15,14 @@ from qwenhost.errors import BadInputError
 @click.command("report")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--html", type=click.Path(path_type=Path), help="File for the report (HTML).")
+@click.option(
+    "--csv",
+    "csv_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for every table as CSV.",
+)
 @json_option
-def command(files: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
+def command(files: tuple[Path, ...], html: Path | None, csv_dir: Path | None, as_json: bool) -> None:
     r"""Show a comparison saved by qwenhost compare --save; several stand side by side.
 
     \b
@@ -27,10 +33,12 @@ def command(files: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
 
     comparisons = [load_comparison(path) for path in files]
     if len(comparisons) == 1:
-        pricing.deliver(comparisons[0], save=None, html=html, as_json=as_json)
+        pricing.deliver(comparisons[0], save=None, html=html, csv_dir=csv_dir, as_json=as_json)
         return
-    if html:
-        raise BadInputError("--html takes one comparison", remedy="Give one FILE, or leave --html out.")
+    if html or csv_dir:
+        raise BadInputError(
+            "--html and --csv take one comparison", remedy="Give one FILE, or leave --html and --csv out."
+        )
     from qwenhost.report import side_by_side
 
     rows = {path.stem: comparison for path, comparison in zip(files, comparisons, strict=True)}

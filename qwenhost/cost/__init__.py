@@ -9,6 +9,7 @@ from qwenhost.cost.compare import compare
 from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
 from qwenhost.cost.frame import CompareOptions
 from qwenhost.cost.gpu_hour import Ownership, owned_usd_per_gpu_hour
+from qwenhost.cost.history import best_run
 from qwenhost.cost.quality import Success
 from qwenhost.cost.quote import Quote, quote_usage, quote_workload
 from qwenhost.cost.self_host_cost import SelfHost
@@ -36,6 +37,7 @@ __all__ = [
     "UsageTable",
     "advise",
     "api_cost",
+    "best_run",
     "break_even",
     "capacity",
     "compare",

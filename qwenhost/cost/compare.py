@@ -14,6 +14,7 @@ from qwenhost.cost.cache_checks import cache_checks, idle_sessions
 from qwenhost.cost.comparison import ApiLine, Comparison, CurvePoint, HardwareOption, PlanSummary
 from qwenhost.cost.frame import CompareOptions, Frame, levers_of, make_frame
 from qwenhost.cost.gpu_hour import interruption_factor, owned_usd_per_gpu_hour
+from qwenhost.cost.history import dated_prices, load_points
 from qwenhost.cost.quality import baseline_score_id, cost_per_task_rows, quality_rows
 from qwenhost.cost.self_host_cost import self_host_cost
 from qwenhost.cost.sensitivity import tornado
@@ -23,6 +24,7 @@ from qwenhost.units import DAYS_PER_MONTH
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Sequence
 
     from qwenhost.facts import ApiPrice, Catalog, Workload
     from qwenhost.measurements import Measurements
@@ -39,8 +41,18 @@ def compare(
     *,
     options: CompareOptions,
     generated_at: dt.datetime,
+    runs: Sequence[Measurements] = (),
 ) -> Comparison:
     """Price both sides of a workload and find where they cross.
+
+    Args:
+        catalog: prices, assumptions and scores.
+        workload: what is asked.
+        plan: what would answer it.
+        measurements: the run whose goodput is the node's capacity; None = the plan's estimate.
+        options: what the user fixed.
+        generated_at: stamped on the comparison.
+        runs: every run, where there are several, for latency against load.
 
     Raises:
         BadInputError: a price, rent or capacity is missing, or the measurements may not be used.
@@ -116,6 +128,10 @@ def compare(
         plan=_plan_summary(plan),
         measured=measurements,
         cache_checks=checks,
+        price_history=dated_prices(
+            (price for price in [*baselines, *others] if price.kind == "claude"), workload, frame.terms
+        ),
+        load_curve=load_points(runs),
         scenario=frame.scenario,
         idle_sessions=idle,
     )

@@ -21,7 +21,7 @@ from qwenhost.cost.sensitivity import SensitivityRow
 from qwenhost.cost.usage import CachePolicy, Usage
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Value, Workload
-from qwenhost.measurements import Measurements
+from qwenhost.measurements import Measurements, Percentiles
 from qwenhost.plan import MemoryBreakdown, SpeedEstimate
 
 if TYPE_CHECKING:
@@ -101,6 +101,34 @@ class HardwareOption(Value, frozen=True, kw_only=True):
     as_of: str
 
 
+class DatedPrice(Value, frozen=True, kw_only=True):
+    """What this workload's mean request cost from a day on."""
+
+    id: str
+    name: str
+    since: str
+    until: str | None
+    usd_per_request: float
+    usd_per_mtok_input: float
+    """List rate of uncached input."""
+    usd_per_mtok_output: float
+    source: str
+    as_of: str
+
+
+class LoadPoint(Value, frozen=True, kw_only=True):
+    """One run at one load."""
+
+    load: str
+    request_per_s: float
+    output_tokens_per_s: float
+    goodput_requests_per_s: float | None
+    ttft_ms: Percentiles
+    tpot_ms: Percentiles
+    started_at: str
+    simulated: bool
+
+
 class PlanSummary(Value, frozen=True, kw_only=True):
     """What is self-hosted, from the plan."""
 
@@ -170,6 +198,10 @@ class Comparison(Value, frozen=True, kw_only=True):
     """The baseline's cache under simulated session gaps, beside the published share."""
     scenario: Scenario | None = None
     """What both bills are made of; prices any other volume."""
+    price_history: tuple[DatedPrice, ...] = ()
+    """What the workload's mean request cost at each dated Claude price, oldest first."""
+    load_curve: tuple[LoadPoint, ...] = ()
+    """Runs at several loads, where there are."""
     idle_sessions: IdleSessions | None = None
     """What the published share asks of one node's own cache."""
 

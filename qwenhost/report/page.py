@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jinja2
 from markupsafe import Markup
 
-from qwenhost.report import charts, plots, tables, words
+from qwenhost.report import charts, over, plots, tables, words
 from qwenhost.report.sources import Sources
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ def _plots(comparison: Comparison) -> dict[str, Markup]:
         "tornado": plots.tornado,
         "memory": charts.memory_bar,
         "scores": charts.scores,
+        "timeline": over.price_timeline,
     }
+    if comparison.load_curve:
+        drawings["load"] = over.latency_against_load
     latency = Markup(charts.latency(comparison, PHONE))  # noqa: S704 - as above; it stands in half a column
     return {"latency": latency, **{name: both(draw) for name, draw in drawings.items()}}
 

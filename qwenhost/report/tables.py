@@ -52,6 +52,9 @@ def all_tables(comparison: Comparison, sources: Sources) -> dict[str, TableView]
         "tornado": _tornado(comparison, sources),
         "scores": _scores(comparison, sources),
         "tasks": _tasks(comparison, sources),
+        "timeline": _timeline(comparison, sources),
+        "load": _load(comparison),
+        "checks": _checks(comparison),
         "assumptions": _assumptions(comparison, sources),
     }
 
@@ -258,6 +261,52 @@ def _tasks(comparison: Comparison, sources: Sources) -> TableView:
     ]
     head = ("Model", "Benchmark", "Score", "USD a task", "USD a task over score", "Remark")
     return TableView("Published cost of a task at list prices", head, rows, (1, 5))
+
+
+def _timeline(comparison: Comparison, sources: Sources) -> TableView:
+    rows = [
+        [
+            Cell(row.name),
+            Cell(row.since),
+            Cell(row.until or "today"),
+            Cell(words.usd(row.usd_per_mtok_input), "published", sources.ref(row.source, row.as_of)),
+            Cell(words.usd(row.usd_per_mtok_output)),
+            Cell(words.usd(row.usd_per_request)),
+        ]
+        for row in comparison.price_history
+    ]
+    head = ("Model", "From", "To", "USD a Mtok in", "a Mtok out", "USD for this request")
+    return TableView("Prices over time", head, rows, (1, 2))
+
+
+def _load(comparison: Comparison) -> TableView:
+    rows = [
+        [
+            Cell(point.load),
+            Cell(words.count(point.request_per_s), "simulated" if point.simulated else "measured"),
+            Cell(words.count(point.goodput_requests_per_s)),
+            *(Cell(words.milliseconds(at)) for at in (point.ttft_ms.p50, point.ttft_ms.p90)),
+            *(Cell(words.milliseconds(at)) for at in (point.tpot_ms.p50, point.tpot_ms.p90)),
+        ]
+        for point in comparison.load_curve
+    ]
+    head = ("Load", "requests/s", "within the service level", "TTFT p50", "p90", "TPOT p50", "p90")
+    return TableView("Latency against load", head, rows)
+
+
+def _checks(comparison: Comparison) -> TableView:
+    rows = [
+        [
+            Cell(f"{check.policy} cache"),
+            Cell(words.percent(check.published_hit, 1), "published"),
+            Cell(words.percent(check.simulated_hit, 1), "simulated"),
+            Cell(words.usd(check.usd_per_request_published)),
+            Cell(words.usd(check.usd_per_request_simulated)),
+        ]
+        for check in comparison.cache_checks
+    ]
+    head = ("Lifetime", "Input read, published", "simulated", "USD a request", "as simulated")
+    return TableView("The cache over the gaps of sessions", head, rows)
 
 
 def _assumptions(comparison: Comparison, sources: Sources) -> TableView:

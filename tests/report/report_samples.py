@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cost_samples import CATALOG, CHAT, CODING_AGENT, DAY, NOON, plan, run
+from cost_samples import CATALOG, CHAT, CODING_AGENT, DAY, NOON, plan, run, spread
 
 from qwenhost.cost import CompareOptions, Comparison, compare
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qwenhost.facts import Workload
     from qwenhost.measurements import Measurements
 
@@ -17,11 +19,24 @@ HOSTILE = "<script>alert('x')</script>\"&<img src=http://evil.example/a.png oner
 
 
 def made(
-    load: Workload = CHAT, measured: Measurements | None = None, *, rate: float = 10.0, **options: Any
+    load: Workload = CHAT,
+    measured: Measurements | None = None,
+    *,
+    rate: float = 10.0,
+    runs: Sequence[Measurements] = (),
+    **options: Any,
 ) -> Comparison:
     """Two H200 at ``rate`` requests a second."""
     chosen = CompareOptions(as_of=DAY, **options)
-    return compare(CATALOG, load, plan(rate=rate), measured, options=chosen, generated_at=NOON)
+    return compare(CATALOG, load, plan(rate=rate), measured, options=chosen, generated_at=NOON, runs=runs)
+
+
+def sweep() -> list[Measurements]:
+    """Four runs, slower to answer the more they deliver."""
+    return [
+        run(rate=rate, ttft_ms=spread(100.0 * rate), tpot_ms=spread(10.0 + rate))
+        for rate in (2.0, 5.0, 8.0, 10.0)
+    ]
 
 
 def hostile() -> Comparison:
@@ -47,6 +62,7 @@ def hostile() -> Comparison:
 SAMPLES = {
     "predicted": made(requests_per_day=50_000),
     "measured": made(measured=run(), requests_per_day=200_000),
+    "sweep": made(measured=run(), requests_per_day=200_000, runs=sweep()),
     "simulated": made(measured=run(simulated=True)),
     "coding": made(CODING_AGENT, rate=1.0),
     "no_break_even": made(rate=0.01, requests_per_day=1000),

@@ -93,12 +93,12 @@ def looked_at(folder: Path, page: str, *, width: int, theme: str) -> dict[str, A
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_every_plot_is_drawn_and_nothing_is_cut_off(tmp_path: Path, width: int, theme: str) -> None:
-    """Six plots, no error, no request, no sideways scrolling, no label beyond the edge."""
+    """Seven plots, no error, no request, no sideways scrolling, no label beyond the edge."""
     seen = looked_at(tmp_path, html(SAMPLES["measured"]), width=width, theme=theme)
     assert seen["errors"] == []
     assert seen["loaded"] == []
     assert seen["width"] == width
-    assert seen["shown"] == 6
+    assert seen["shown"] == 7
     assert seen["flat"] == []
     assert seen["cut"] == []
     assert seen["overflow"] == 0
@@ -106,7 +106,7 @@ def test_every_plot_is_drawn_and_nothing_is_cut_off(tmp_path: Path, width: int, 
     assert seen["paper"] == ("rgb(21, 23, 26)" if theme == "dark" else "rgb(251, 250, 247)")
 
 
-@pytest.mark.parametrize("sample", ["no_break_even", "coding", "hostile"])
+@pytest.mark.parametrize("sample", ["no_break_even", "coding", "hostile", "sweep"])
 def test_odd_comparisons_look_right_on_a_phone(tmp_path: Path, sample: str) -> None:
     """Without break-even, with long names and with hostile ones."""
     seen = looked_at(tmp_path, html(SAMPLES[sample]), width=360, theme="light")

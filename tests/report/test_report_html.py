@@ -12,7 +12,16 @@ from report_samples import HOSTILE, SAMPLES
 from qwenhost.report import html
 from qwenhost.report.sources import linked
 
-PLOTS = ("curve-760", "bars-760", "tornado-760", "memory-760", "latency-344", "scores-760", "curve-344")
+PLOTS = (
+    "curve-760",
+    "bars-760",
+    "tornado-760",
+    "memory-760",
+    "latency-344",
+    "scores-760",
+    "curve-344",
+    "timeline-760",
+)
 VOID = {"meta", "link", "br", "img", "input"}
 
 
