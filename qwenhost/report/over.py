@@ -39,7 +39,7 @@ def price_timeline(comparison: Comparison, width: int) -> str:
     x = Scale(first, max(today, first + 1), left, width - right)
     usd = [row.usd_per_request for row in rows]
     y = Scale(0, max(usd) * 1.15, height - 40, 14)
-    for tick in y.ticks(4):
+    for tick in y.ticks(6):
         canvas.line((left, y(tick)), (width - right, y(tick)), "grid")
         canvas.text((left - 7, y(tick) + 4), words.usd(tick), "tick", "end")
     _months(canvas, x, height - 40, every=2 if narrow else 1)

@@ -33,6 +33,8 @@ pytestmark = [
     ),
 ]
 
+VIRTUAL_MS = 8000
+
 # Errors are recorded before anything else runs; what was seen is sent to the page around the frame.
 EARLY = """<script>window.seen = [];
 window.addEventListener("error", function (e) {
@@ -67,11 +69,11 @@ FRAME = """<!doctype html><body><iframe src="page.html" style="width:WIDTHpx;hei
 document.getElementById("out").textContent = JSON.stringify(e.data); });</script></body>"""
 
 
-def looked_at(folder: Path, page: str, *, width: int, theme: str) -> dict[str, Any]:
+def looked_at(folder: Path, page: str, *, width: int, theme: str, late: str = LATE) -> dict[str, Any]:
     """Open the page in a frame of this width and return what it saw of itself."""
     early = EARLY.replace("THEME", theme)
     (folder / "page.html").write_text(
-        page.replace("<head>", f"<head>{early}", 1).replace("</body>", f"{LATE}</body>", 1), encoding="utf-8"
+        page.replace("<head>", f"<head>{early}", 1).replace("</body>", f"{late}</body>", 1), encoding="utf-8"
     )
     (folder / "frame.html").write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
     assert BROWSER is not None
@@ -80,7 +82,7 @@ def looked_at(folder: Path, page: str, *, width: int, theme: str) -> dict[str, A
             BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}",
-            "--window-size=1400,6200", "--virtual-time-budget=4000", "--dump-dom", f"file://{folder}/frame.html",
+            "--window-size=1400,6200", f"--virtual-time-budget={VIRTUAL_MS}", "--dump-dom", f"file://{folder}/frame.html",
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
@@ -88,6 +90,65 @@ def looked_at(folder: Path, page: str, *, width: int, theme: str) -> dict[str, A
     assert match, done.stdout[-500:]
     assert match.group(1), "the page sent no message"
     return dict(json.loads(markup.unescape(match.group(1))))
+
+
+AXE = """<script>AXE_SOURCE</script><script>
+window.addEventListener("load", function () {
+  document.querySelectorAll("details").forEach(function (d) { d.open = true; });
+  axe.run(document, {resultTypes: ["violations"]}).then(function (found) {
+    parent.postMessage({
+      passes: found.passes.length,
+      violations: found.violations.map(function (v) {
+        return {id: v.id, impact: v.impact, nodes: v.nodes.slice(0, 5).map(function (n) { return n.html; })};
+      })
+    }, "*");
+  }, function (error) { parent.postMessage({failed: String(error)}, "*"); });
+});
+</script>"""
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core's source, fetched by npm; not kept in this tree (MPL-2.0)."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("NO NPM: the report's accessibility was not checked; apt-get install npm")
+    folder = tmp_path_factory.mktemp("axe")
+    done = subprocess.run(
+        [
+            npm, "install", "--prefix", str(folder), "--no-save", "--ignore-scripts", "--no-audit",
+            "--no-fund", "axe-core@4",
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"NO AXE-CORE: the report's accessibility was not checked; npm said {done.stderr[-200:]}")
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+def faults(folder: Path, page: str, axe: str, *, width: int, theme: str) -> list[dict[str, Any]]:
+    """What axe-core finds serious or critical, every fold of the page open."""
+    late = AXE.replace("AXE_SOURCE", axe.replace("</script", "<\\/script"))
+    found = looked_at(folder, page, width=width, theme=theme, late=late)
+    assert "failed" not in found, found
+    return [fault for fault in found["violations"] if fault["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_no_serious_fault(tmp_path: Path, axe: str, width: int, theme: str) -> None:
+    """Contrast, names, roles, headings, tables, keyboard: nothing serious or critical."""
+    assert faults(tmp_path, html(SAMPLES["sweep"]), axe, width=width, theme=theme) == []
+
+
+def test_axe_itself_sees_a_fault(tmp_path: Path, axe: str) -> None:
+    """A picture without a name and grey on grey."""
+    broken = (
+        "<!doctype html><html lang=en><head><title>x</title></head><body><main><h1>x</h1><img src='data:,'>"
+        "<p style='color:#999;background:#aaa'>pale</p></main></body></html>"
+    )
+    found = {fault["id"] for fault in faults(tmp_path, broken, axe, width=390, theme="light")}
+    assert found >= {"image-alt", "color-contrast"}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
