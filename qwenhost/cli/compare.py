@@ -34,6 +34,11 @@ from qwenhost.cli.options import (
     "loads, the one with the most goodput is priced.",
 )
 @click.option(
+    "--workloads",
+    metavar="NAME,NAME...",
+    help="Several presets side by side in one table, each with its own plan for the GPUs of --gpus.",
+)
+@click.option(
     "--usage",
     "usage_file",
     type=click.Path(path_type=Path),
@@ -88,6 +93,7 @@ def command(
     plan_file: Path | None,
     measurements_files: tuple[Path, ...],
     usage_file: Path | None,
+    workloads: str | None,
     output_dir: Path | None,
     save: Path | None,
     html: Path | None,
@@ -103,12 +109,26 @@ def command(
     \b
     qwenhost compare --gpus 2xH200 --workload chat --requests-per-day 50000
     qwenhost compare --plan plan.json --measurements run.json --html report.html
+    qwenhost compare --gpus 2xH200 --workloads chat,coding_agent,thinking_chat
     qwenhost compare --gpus 2xH200 --usage requests.jsonl
     qwenhost compare --engine vllm --workload coding_agent --output-dir verdict
     """
     from qwenhost.cli import live
 
     known = wiring.catalog(ctx)
+    if workloads:
+        single = [
+            plan_file,
+            usage_file,
+            output_dir,
+            save,
+            html,
+            csv_dir,
+            options["engine"],
+            *measurements_files,
+        ]
+        pricing.side_by_side(ctx, known, workloads.split(","), options, single=any(single), as_json=as_json)
+        return
     files = live.Files.within(output_dir, comparison=save, report=html)
     if usage_file:
         known = pricing.with_trace(known, usage_file, options)

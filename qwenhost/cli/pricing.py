@@ -188,6 +188,37 @@ def make_comparison(
     )
 
 
+def side_by_side(
+    ctx: click.Context,
+    known: Catalog,
+    names: Sequence[str],
+    options: dict[str, Any],
+    *,
+    single: bool,
+    as_json: bool,
+) -> None:
+    """Several presets on the same GPUs, predicted, in one table.
+
+    Raises:
+        BadInputError: beside an option that belongs to one comparison.
+    """
+    from qwenhost.cli.output import console, write_json
+    from qwenhost.report import side_by_side as table
+
+    if single or _asked(ctx, "workload"):
+        raise BadInputError(
+            "--workloads predicts several presets: no plan, run, engine or file goes with it",
+            remedy="Leave the others out, or compare one workload at a time and use qwenhost report A B.",
+        )
+    rows = {}
+    for name in names:
+        own = {**options, "workload": name.strip()}
+        plan = wiring.make_plan(known, own)
+        load = plan.inputs.workload_detail
+        rows[load.id] = make_comparison(ctx, known, plan=plan, workload=load, runs=(), options=own)
+    write_json(rows) if as_json else console().print(table(rows))
+
+
 def deliver(
     comparison: Comparison,
     *,

@@ -136,3 +136,16 @@ def test_bad_input_is_refused_in_one_sentence(
 ) -> None:
     """Exit code 2, the culprit by name, nothing on stdout."""
     assert said in refusal(capsys, *argv)
+
+
+def test_several_presets_stand_in_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both sides' cost, break-even and confidence of three presets from one command."""
+    names = ["chat", "coding_agent", "thinking_chat"]
+    base = ["compare", "--gpus", "2xH200", "--workloads", ",".join(names), *DAY]
+    assert list(answer(capsys, *base)) == names
+    assert run(base) == 0
+    said = capsys.readouterr().out
+    for label in (*names, "self-host, month", "baseline, month", "break-even", "confidence"):
+        assert label in said
+    assert "--workloads" in refusal(capsys, *base, "--engine", "simulated")
+    assert "no such preset" in refusal(capsys, "compare", "--gpus", "2xH200", "--workloads", "chat,x")
