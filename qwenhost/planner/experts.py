@@ -10,15 +10,17 @@ _STEPS_PER_OCTAVE: Final = 2
 _OCTAVES: Final = 17  # up to 131,072 tokens; beyond, all experts
 
 
-def distinct_experts(tokens: float, num_experts: int, top_k: int, alpha: float) -> float:
+def distinct_experts(tokens: float, num_experts: int, top_k: int, decay: float) -> float:
     """Expected distinct experts hit by ``tokens`` tokens, each taking ``top_k`` of ``num_experts``.
 
-    Expert i is taken with p_i = 1 - exp(-lam * i^-alpha), sum p_i = top_k; D(n) = sum 1 - (1 - p_i)^n.
-    ``alpha`` 0 is uniform routing. Interpolated between half octaves of n.
+    Expert i is taken with p_i = 1 - exp(-lam * exp(-decay * i / num_experts)), sum p_i = top_k;
+    D(n) = sum 1 - (1 - p_i)^n. ``decay`` 0 is uniform routing. Exponential, since training balances the
+    load: no expert serves most tokens, as a power law's first would, but many are seldom needed.
+    Interpolated between half octaves of n.
     """
     if tokens <= 1:
         return top_k * tokens
-    table = _table(num_experts, top_k, alpha)
+    table = _table(num_experts, top_k, decay)
     position = math.log2(tokens) * _STEPS_PER_OCTAVE
     index = int(position)
     if index + 1 >= len(table):
@@ -27,15 +29,15 @@ def distinct_experts(tokens: float, num_experts: int, top_k: int, alpha: float) 
 
 
 @lru_cache(maxsize=16)
-def _table(num_experts: int, top_k: int, alpha: float) -> tuple[float, ...]:
-    log_misses = [math.log1p(-p) for p in _inclusion(num_experts, top_k, alpha)]
+def _table(num_experts: int, top_k: int, decay: float) -> tuple[float, ...]:
+    log_misses = [math.log1p(-p) for p in _inclusion(num_experts, top_k, decay)]
     sizes = (2 ** (step / _STEPS_PER_OCTAVE) for step in range(_OCTAVES * _STEPS_PER_OCTAVE + 1))
     return tuple(-math.fsum(math.expm1(n * miss) for miss in log_misses) for n in sizes)
 
 
-def _inclusion(num_experts: int, top_k: int, alpha: float) -> list[float]:
+def _inclusion(num_experts: int, top_k: int, decay: float) -> list[float]:
     """Probabilities that sum to ``top_k``, by bisection on lam."""
-    weights = [i**-alpha for i in range(1, num_experts + 1)]
+    weights = [math.exp(-decay * i / num_experts) for i in range(num_experts)]
     low, high = 0.0, 1.0
     while _expected(weights, high) < top_k:
         high *= 2

@@ -66,6 +66,7 @@ class StepModel:
         self._collective = Collective(spec, constants, interconnect)
         self._parameters = parameters
         self._fixed_s = self._fixed_seconds()
+        self._launch_all_s = architecture.num_hidden_layers * constants["eager_layer_s"]
         drafts = range(1, min(options.num_speculative_tokens, MOST_ACCEPTED_DRAFTS) + 1)
         accepted = math.fsum(constants[f"mtp_acceptance_{i}"] for i in drafts)
         self.tokens_per_step = 1 + accepted
@@ -106,6 +107,9 @@ class StepModel:
         if drafts and decode:
             self._add_drafts(total, decode)
         total.link_s += self._link_seconds(tokens)
+        if self._options.enforce_eager:
+            # The host launches every kernel while the GPU works: the step takes the longer of the two.
+            total.host_s += max(0.0, self._launch_all_s - total.seconds)
         return total.cost(self._multiplier)
 
     def seconds(self, shape: StepShape) -> float:
@@ -117,8 +121,7 @@ class StepModel:
     def _fixed_seconds(self) -> float:
         c, layers = self._constants, self._arch.num_hidden_layers
         small = layers * c["elementwise_per_layer"] * c["elementwise_s"]
-        eager = layers * c["eager_layer_s"] if self._options.enforce_eager else 0.0
-        return c["t_fix_s"] + small + eager
+        return c["t_fix_s"] + small
 
     def _imbalance(self) -> float:
         """Ranks that wait for one another take longer than the mean rank."""
@@ -220,8 +223,8 @@ class StepModel:
         arch, parallel = self._arch, self._parallel
         # All data-parallel ranks meet in the experts.
         routed = tokens * parallel.data_parallel_size
-        alpha = self._constants["expert_skew_alpha"]
-        distinct = distinct_experts(routed, arch.num_experts, arch.num_experts_per_tok, alpha)
+        decay = self._constants["expert_skew_decay"]
+        distinct = distinct_experts(routed, arch.num_experts, arch.num_experts_per_tok, decay)
         busiest = 1.0
         if parallel.enable_expert_parallel and self._ranks > 1:
             share = distinct / self._ranks

@@ -63,6 +63,11 @@ class Tally:
         self.hbm_s = self.flops_s = self.link_s = self.host_s = 0.0
         self._read_bytes = self._ideal_flops_s = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """All so far."""
+        return self.hbm_s + self.flops_s + self.link_s + self.host_s
+
     def gemm(self, kernel: Kernel, tokens: float) -> None:
         """A dense kernel over this many tokens."""
         self.kernel(kernel, kernel.weight_bytes, kernel.flops_per_token * tokens)

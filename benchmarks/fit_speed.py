@@ -1,0 +1,130 @@
+"""Fit a few constants of the speed model to strangers' rows, each source left out in turn.
+
+Every constant starts at what the kernel tables (or judgement) gave and is held there by a prior of
+stated width, so that the few rows move it only where they agree. Rows of one source share their weight,
+far-off rows count linearly (Huber). Prints what to write into ``profiles/calibration``; writes nothing there.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING
+
+from common import write_result
+from speed_points import Point, points, predict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Where each constant starts, and how far (as a factor, one standard deviation) it may go.
+# The starts are those of the kernel tables and of the fit to 51 points of 2026-11; see common.yaml.
+PRIORS: dict[str, tuple[float, float]] = {
+    "common/t_fix_s": (1.04e-3, 1.3),
+    "common/t_seq_s": (1.29e-5, 1.4),
+    "common/elementwise_s": (2.64e-6, 1.2),
+    "common/expert_skew_decay": (3.0, 1.3),
+    "common/draft_token_s": (2.5e-3, 1.5),
+    "common/eager_layer_s": (1.35e-3, 1.3),
+    "blackwell_consumer/allreduce_pcie_t0_s_4": (2.0e-5, 1.4),
+    "blackwell_consumer/moe_fp4.t0_s": (4.2e-5, 1.2),
+    "blackwell_consumer/moe_fp4.bandwidth_efficiency": (0.65, 1.1),
+    "gb10/step_time_multiplier": (0.97, 1.1),
+    "gb10/allreduce_no_p2p_t0_s_2": (3.0e-5, 1.4),
+    "rtx-3090/step_time_multiplier": (1.0, 1.15),
+}
+EXPECTED_ERROR = 0.10  # log error of a row that counts as one standard deviation
+HUBER = 1.5
+STEP = 0.02  # of a logarithm, for slopes
+DAMPING = 0.8
+ROUNDS = 6
+
+
+def fit(rows: Sequence[Point], *, rounds: int = ROUNDS) -> dict[str, float]:
+    """Constants at the maximum a posteriori, by damped Gauss-Newton in their logarithms."""
+    weights = _weights(rows)
+    size = len(PRIORS)
+    shift = [0.0] * size
+    current = _residuals(rows, shift, weights)
+    for _ in range(rounds):
+        slopes = []
+        for column in range(size):
+            moved = [value + (STEP if index == column else 0.0) for index, value in enumerate(shift)]
+            after = _residuals(rows, moved, weights)
+            slopes.append([(b - a) / STEP for a, b in zip(current, after, strict=True)])
+        robust = [min(1.0, HUBER / max(abs(value), 1e-9)) for value in current]
+        matrix = [[_dot(left, right, robust) for right in slopes] for left in slopes]
+        change = _solve(matrix, [_dot(column, current, robust) for column in slopes])
+        shift = [value - DAMPING * step for value, step in zip(shift, change, strict=True)]
+        current = _residuals(rows, shift, weights)
+    return constants_at(shift)
+
+
+def constants_at(shift: Sequence[float]) -> dict[str, float]:
+    """Constants moved by so many natural logarithms."""
+    return {
+        name: start * math.exp(move) for (name, (start, _)), move in zip(PRIORS.items(), shift, strict=True)
+    }
+
+
+def left_out(rows: Sequence[Point]) -> dict[str, dict[str, float]]:
+    """Constants fitted without each source."""
+    sources = sorted({point.source for point in rows})
+    return {name: fit([point for point in rows if point.source != name]) for name in sources}
+
+
+def errors(point: Point, overrides: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Relative error of each measured figure."""
+    found, got = {}, predict(point, overrides)
+    for name in ("output_tok_s", "tpot_s", "ttft_s"):
+        predicted, measured = getattr(got, name), getattr(point, name)
+        if predicted is not None and measured is not None:
+            found[name] = predicted / measured - 1
+    return found
+
+
+def _residuals(rows: Sequence[Point], shift: Sequence[float], weights: Sequence[float]) -> list[float]:
+    overrides = constants_at(shift)
+    data = [math.log1p(next(iter(errors(point, overrides).values()))) / EXPECTED_ERROR for point in rows]
+    widths = [math.log(factor) for _, factor in PRIORS.values()]
+    weighted = [value * weight for value, weight in zip(data, weights, strict=True)]
+    return weighted + [move / width for move, width in zip(shift, widths, strict=True)]
+
+
+def _dot(left: Sequence[float], right: Sequence[float], weights: Sequence[float]) -> float:
+    return math.fsum(a * b * w for a, b, w in zip(left, right, weights, strict=True))
+
+
+def _solve(matrix: list[list[float]], target: list[float]) -> list[float]:
+    """Gauss-Jordan; the priors make the matrix positive definite."""
+    rows = [[*row, value] for row, value in zip(matrix, target, strict=True)]
+    for pivot in range(len(rows)):
+        scale = rows[pivot][pivot]
+        rows[pivot] = [value / scale for value in rows[pivot]]
+        for other in range(len(rows)):
+            if other != pivot and rows[other][pivot]:
+                factor = rows[other][pivot]
+                rows[other] = [a - factor * b for a, b in zip(rows[other], rows[pivot], strict=True)]
+    return [row[-1] for row in rows]
+
+
+def _weights(rows: Sequence[Point]) -> list[float]:
+    """Sources with many rows count less per row: as the square root of their rows together."""
+    counts = {name: sum(point.source == name for point in rows) for name in {p.source for p in rows}}
+    return [counts[point.source] ** -0.25 for point in rows]
+
+
+def main() -> int:
+    """Print starts, fits and how far they move when a source is left out."""
+    rows = [point for point in points()[0] if point.in_fit]
+    found, without = fit(rows), left_out(rows)
+    print(f"{len(rows)} rows, {len(without)} sources")
+    for name, (start, _) in PRIORS.items():
+        spread = [other[name] for other in without.values()]
+        print(f"{name:<58} {start:>9.3g} -> {found[name]:>9.3g}  ({min(spread):.3g} to {max(spread):.3g})")
+    write_result("fit_speed", {"rows": len(rows), "fitted": found, "without_source": without})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
