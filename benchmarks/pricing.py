@@ -53,7 +53,7 @@ def main() -> None:
             "read_and_price_all_offers_s": seconds(
                 lambda: quote_usage(catalog, load_trace(trace), "trace", ApiTerms(as_of=day))
             ),
-            "compare_2000_draws_s": seconds(
+            "compare_10000_draws_s": seconds(
                 lambda: run(["compare", "--gpus", "2xH200", "--save", f"{folder}/c.json", "--json"])
             ),
         }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qwenhost.cost.levers import Lever
 
 SECONDS_PER_DAY = 86_400.0
-DRAWS = 2_000
+DRAWS = 10_000
 SEED = 20_261_123
 
 
