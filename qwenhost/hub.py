@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +35,9 @@ class translated:  # noqa: N801 - used as a word: with translated(ref)
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and (ours := _as_ours(self._ref, error)) is not None:
+        if error is None or isinstance(error, QwenhostError):
+            return
+        if (ours := _as_ours(self._ref, error)) is not None:
             raise ours from error
 
 
@@ -49,11 +52,17 @@ def _as_ours(ref: str, error: BaseException) -> QwenhostError | None:
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code if error.response is not None else 0
         status = 403 if isinstance(error, errors.GatedRepoError) else status
-        what, remedy = _HTTP_MESSAGES.get(status, (f"the hub answered {status}", "Try again later."))
+        what, remedy = _HTTP_MESSAGES.get(
+            status, (f"the hub answered {status}", "Try again later; what was fetched is kept.")
+        )
         return (BadInputError if status == 404 else UnavailableError)(f"{ref}: {what}", remedy=remedy)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return UnavailableError(
+            f"{ref}: the disk is full", remedy="Free space, or set HF_HOME to a larger disk; it resumes."
+        )
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _HTTP_LIBRARIES:
         return UnavailableError(
             f"{ref}: the hub was not reached: {error or type(error).__name__}",
-            remedy="Check the network or HF_ENDPOINT, then try again.",
+            remedy="Check the network or HF_ENDPOINT, then start again; what was fetched is kept.",
         )
     return None

@@ -21,8 +21,8 @@ from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_ba
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.facts import Value
 from qwenhost.files import write_atomically
+from qwenhost.hub import translated
 from qwenhost.launcher.checkpoint_folder import LocalCheckpoint, verify_folder
-from qwenhost.launcher.hub_errors import translated
 from qwenhost.launcher.hub_retry import Retries
 from qwenhost.units import format_bytes
 
