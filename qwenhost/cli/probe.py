@@ -22,7 +22,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(name="probe")
-@click.argument("url")
+@click.argument("url", required=False)
 @load_options
 @click.option("--requests", type=click.IntRange(1), help="Stop after so many requests.")
 @click.option("--duration", "duration_s", type=_SECONDS, help="Stop sending after so many seconds.")
@@ -58,6 +58,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--gpus", metavar="NxNAME", help="Hardware behind the endpoint, noted in the result.")
 @click.option("--save", type=_FILE, help="Write the measurements to this file.")
 @click.option("--records", type=_FILE, help="Write each request's record to this JSONL file as it ends.")
+@click.option(
+    "--from-records", type=_FILE,
+    help="Measure nothing: draw the figures anew from a file of --records, for any --slo-...",
+)  # fmt: skip
 @sweep_options
 @json_option
 @click.pass_context
@@ -79,22 +83,22 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
     qwenhost probe http://127.0.0.1:8000
     qwenhost probe http://127.0.0.1:8000 --rate 2 --duration 60 --slo-ttft-ms 2000 --slo-tpot-ms 40
     qwenhost probe http://127.0.0.1:8000 --concurrency 64 --input-tokens 4000 --output-tokens 500 --json
+    qwenhost probe --from-records run.jsonl --slo-ttft-ms 500
     qwenhost probe http://127.0.0.1:8000 --find-rate --slo-ttft-ms 2000 --save measurements.json
     """
     from qwenhost.cli import probe_sweep
-    from qwenhost.cli.probe_view import live_progress, print_summary
+    from qwenhost.cli.probe_view import print_summary
     from qwenhost.errors import BadInputError
     from qwenhost.files import write_atomically
     from qwenhost.measurements import measurements_to_json
-    from qwenhost.probe import run_probe
 
     if save is not None and not save.absolute().parent.is_dir():
         raise BadInputError(f"--save {save}: no such folder", remedy="Make the folder first.")
+    if (options["url"] is None) == (options["from_records"] is None):
+        raise BadInputError("give the server's URL or --from-records FILE", remedy="qwenhost probe --help")
     if wants_sweep(options):
         return probe_sweep.run(_config(ctx, options), options, as_json=as_json, save=save)
-    with live_progress() as on_progress:
-        result = run_probe(_config(ctx, options), on_progress=on_progress)
-    measured = result.measurements
+    measured = _recorded(options) if options["from_records"] else _measured(ctx, options)
     if save is not None:
         write_atomically(save, measurements_to_json(measured))
     if as_json:
@@ -102,6 +106,23 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
     else:
         print_summary(measured)
     return _exit_code(measured, slo_given=bool(options["slo_ttft_ms"] or options["slo_tpot_ms"]))
+
+
+def _measured(ctx: click.Context, options: dict[str, Any]) -> Measurements:
+    from qwenhost.cli.probe_view import live_progress
+    from qwenhost.probe import run_probe
+
+    with live_progress() as on_progress:
+        return run_probe(_config(ctx, options), on_progress=on_progress).measurements
+
+
+def _recorded(options: dict[str, Any]) -> Measurements:
+    """The recorded run's figures, judged by its own SLO where none is given."""
+    from qwenhost.facts import Slo
+    from qwenhost.probe.records import measurements_from
+
+    given = Slo(ttft_ms=options["slo_ttft_ms"], tpot_ms=options["slo_tpot_ms"])
+    return measurements_from(options["from_records"], None if given == Slo() else given)
 
 
 def _config(ctx: click.Context, options: dict[str, Any]) -> ProbeConfig:

@@ -67,6 +67,8 @@ def wants_sweep(options: dict[str, Any]) -> bool:
         if options["save_sweep"]:
             raise BadInputError("--save-sweep goes with --sweep or --find-...")
         return False
+    if options["from_records"] is not None:
+        raise BadInputError("--from-records measures nothing", remedy="Leave --sweep and --find-... out.")
     if options["find_rate"] or options["find_concurrency"]:
         axis = "rate" if options["find_rate"] else "concurrency"
         other = "concurrency" if options["find_rate"] else "rate"
@@ -165,7 +167,7 @@ def _show(swept: Sweep) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("in flight" if swept.axis == "concurrency" else "requests/s", justify="right")
     for name in ("output tok/s", "TTFT p50", "p99 ms", "TPOT p50", "p99 ms", "SLO kept", "95 % within"):
-        head = f"{swept.confidence:.3g} within" if name.startswith("95") else name
+        head = f"{swept.confidence * 100:g} % within" if name.startswith("95") else name
         table.add_column(head, justify="right")
     table.add_column("")
     for point in swept.points:

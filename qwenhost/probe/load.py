@@ -18,6 +18,7 @@ from qwenhost.probe.counters import counter_deltas, read_counters
 from qwenhost.probe.endpoints import PATHS, Ask, auth_headers, request_body
 from qwenhost.probe.exchange import Exchange
 from qwenhost.probe.identify import Sampler, calibrate, identify
+from qwenhost.probe.records import RecordWriter, Tail, head_of
 from qwenhost.probe.results import Run, measurements_of
 from qwenhost.probe.traffic import Progress, Traffic
 from qwenhost.probe.wire import parse_url, request_bytes
@@ -87,6 +88,7 @@ async def _run(
         timeout_s=config.timeout_s,
         idle_timeout_s=config.idle_timeout_s,
     )
+    writer = RecordWriter(config.records)
     await client.open()
     try:
         if on_progress is not None:
@@ -94,10 +96,24 @@ async def _run(
         await _warm_up(config, client, requests)
         before = await read_counters(target, selector, headers)
         started_at = dt.datetime.now(dt.UTC)
-        traffic = Traffic(config, client, payload=requests.payload, seed=seed, on_progress=on_progress)
+        writer.write(
+            head_of(
+                config,
+                server=identity.server,
+                fit=fit,
+                seed=seed,
+                exact=requests.exact,
+                started_at=started_at,
+            )
+        )
+        traffic = Traffic(
+            config, client, payload=requests.payload, seed=seed, writer=writer, on_progress=on_progress
+        )
         lag = await traffic.offer()
-        after = await read_counters(target, selector, headers)
+        counters = counter_deltas(before, await read_counters(target, selector, headers))
+        writer.write(Tail(lag=lag, counters=counters, interrupted=traffic.interrupted))
     finally:
+        writer.close()
         await client.close()
     run = Run(
         config=config,
@@ -106,7 +122,7 @@ async def _run(
         fit=fit,
         seed=seed,
         exact=requests.exact,
-        counters=counter_deltas(before, after),
+        counters=counters,
         lag=lag,
         started_at=started_at,
         interrupted=traffic.interrupted,

@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from qwenhost.errors import BadInputError
 from qwenhost.measurements import RequestRecord
 from qwenhost.probe.endpoints import Endpoint, StreamDecoder, decoder
 from qwenhost.probe.sse import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from qwenhost.probe.exchange import Exchange
 
 _EVENTS_PER_SLICE: Final = 64  # About 0.1 ms of work.
-
-
-class RecordWriter:
-    """Appends records to a JSONL file, one a line; without a file it does nothing.
-
-    Raises:
-        BadInputError: the file cannot be written.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._file: BinaryIO | None = None
-        if path is not None:
-            try:
-                self._file = path.open("wb")
-            except OSError as error:
-                raise BadInputError(
-                    f"--records {path}: {error.strerror}", remedy="Name a file in a folder you may write to."
-                ) from error
-
-    def write(self, record: RequestRecord) -> None:
-        """Append one record."""
-        if self._file is not None:
-            self._file.write(msgspec.json.encode(record) + b"\n")
-
-    def flush(self) -> None:
-        """Hand what was written to the system."""
-        if self._file is not None:
-            self._file.flush()
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._file is not None:
-            self._file.close()
 
 
 class Recorder:

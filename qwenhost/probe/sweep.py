@@ -313,6 +313,6 @@ def _reason(end: End, search: Search, plan: Plan, bench: _Bench) -> str:
         "limit": f"{low}, the highest allowed, keeps the SLO",
         "none_meets": f"not even {high} {unit} was shown to keep the SLO",
         "time": f"out of time ({plan.within_s:g} s): shown up to {low}, not shown at {high}",
-        "void": f"runs were void, nothing could be shown: {bench.void_reason()}",
+        "void": f"shown up to {low}; further runs were void: {bench.void_reason()}",
         "interrupted": f"interrupted: shown up to {low}",
     }.get(end, end)

@@ -20,7 +20,7 @@ import msgspec
 from qwenhost.probe.arrivals import closed_loop, schedule
 from qwenhost.probe.clock import now
 from qwenhost.probe.exchange import Exchange
-from qwenhost.probe.recording import Recorder, RecordWriter
+from qwenhost.probe.recording import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qwenhost.probe.client import Client
     from qwenhost.probe.clock import LoopLag
     from qwenhost.probe.config import ProbeConfig
+    from qwenhost.probe.records import RecordWriter
 
 _LEAD_S: Final = 0.05
 """The schedule begins a little ahead, so that the first request is on time."""
@@ -64,6 +65,7 @@ class Traffic:
         client: sends it; its ``on_end`` is taken over.
         payload: makes the request of an index.
         seed: of the arrivals.
+        writer: takes each record as its request ends.
         on_progress: called about four times a second.
     """
 
@@ -72,6 +74,7 @@ class Traffic:
         config: ProbeConfig,
         client: Client,
         *,
+        writer: RecordWriter,
         payload: Callable[[int], bytes],
         seed: int,
         on_progress: Callable[[Progress], None] | None,
@@ -83,7 +86,7 @@ class Traffic:
         self.interrupted = False
         self._config, self._client, self._payload, self._seed = config, client, payload, seed
         self._on_progress = on_progress
-        self._writer = RecordWriter(config.records)
+        self._writer = writer
         self._limit = config.planned_requests
         self._stop_at: float | None = None
         self._phase = "load"
@@ -114,7 +117,6 @@ class Traffic:
                 lag = client.selector.turns.summary()
                 while self._recorder.pending:
                     self._recorder.work()
-        self._writer.close()
         return lag
 
     def _start_clock(self) -> None:

@@ -8,12 +8,10 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Slo
-from qwenhost.measurements import RequestRecord
 from qwenhost.probe import ProbeConfig, ProbeResult, Progress
 
 if TYPE_CHECKING:
@@ -74,14 +72,6 @@ def test_connections_are_reused(truth: Any, measure: Measure) -> None:
     told = truth.told()
     seed = result.measurements.workload.seed
     assert len({told[f"qwenhost-{seed:x}-{i}"]["peer"] for i in range(20)}) == 2
-
-
-def test_records_stream_to_a_file(truth: Any, measure: Measure, tmp_path: Path) -> None:
-    """One JSON line a request, equal to the records of the result."""
-    file = tmp_path / "records.jsonl"
-    result = measure(truth.url(), requests=5, records=file)
-    lines = file.read_bytes().splitlines()
-    assert tuple(msgspec.json.decode(line, type=RequestRecord) for line in lines) == result.records
 
 
 def test_a_file_that_cannot_be_written_stops_before_the_load(
