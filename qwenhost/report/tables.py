@@ -230,8 +230,8 @@ def _scores(comparison: Comparison, sources: Sources) -> TableView:
                 Cell(row.benchmark, ref=sources.ref(row.source, row.as_of)),
                 Cell(words.DASH if row.qwen is None else f"{row.qwen:g}{shown or '%'}"),
                 Cell(words.DASH if row.baseline is None else f"{row.baseline:g}{shown or '%'}"),
-                Cell(words.usd(row.qwen_usd_per_solved)),
-                Cell(words.usd(row.baseline_usd_per_solved)),
+                Cell(words.solved(row.qwen_usd_per_solved, row.qwen_solved)),
+                Cell(words.solved(row.baseline_usd_per_solved, row.baseline_solved)),
                 Cell(("" if row.like_for_like else "Not like for like. ") + row.remark),
             ]
         )

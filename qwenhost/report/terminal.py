@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qwenhost.report import words
-from qwenhost.report.plots import brief_name, moving_rows, without_model
+from qwenhost.report.plots import brief_name, moving_rows, short_name, without_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from qwenhost.cost import ApiLine, Comparison, Quote
     from qwenhost.cost.figures import Figure
+    from qwenhost.cost.quality import QualityRow
 
 SHOWN_LEVERS = 6
 SHOWN_HOSTS = 3
+SHOWN_SCORES = 4
 NARROW = 90
 
 
@@ -32,6 +34,8 @@ def terminal(comparison: Comparison, *, width: int = 100) -> list[RenderableType
     parts: list[RenderableType] = [_verdict(comparison), bills, _self_host(comparison)]
     if moving_rows(comparison):
         parts.append(_levers(comparison))
+    if any(_scored(row) for row in comparison.quality):
+        parts.append(_solved(comparison))
     parts.append(_assumptions(comparison))
     return parts
 
@@ -170,6 +174,35 @@ def _levers(comparison: Comparison) -> Table:
         saved = (words.usd(row.saving_at_low), words.usd(row.saving_at_high))
         shown = tuple(ends) if by_volume else saved
         table.add_row(row.name, words.span(row.low, row.high, row.unit), *shown, row.basis)
+    return table
+
+
+def _scored(row: QualityRow) -> bool:
+    return row.unit == "%" and row.qwen is not None and row.baseline is not None
+
+
+def _solved(comparison: Comparison) -> Table:
+    """The user's own rates where given, else the published pairs."""
+    attempt = "session" if comparison.workload.requests_per_session > 1 else "request"
+    title = f"What a solved task costs, an attempt being one {attempt}"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
+    table.add_column("score", overflow="fold")
+    theirs = escape(short_name(comparison.baseline))
+    for name in ("Qwen3.5", theirs, "USD/solved, self-hosted", theirs):
+        table.add_column(name, justify="right")
+    shown = [row for row in comparison.quality if _scored(row)][:SHOWN_SCORES]
+    for row in shown:
+        unlike = "" if row.like_for_like else " *"
+        table.add_row(
+            escape(row.benchmark + unlike),
+            f"{row.qwen:g}%",
+            f"{row.baseline:g}%",
+            words.solved(row.qwen_usd_per_solved, row.qwen_solved),
+            words.solved(row.baseline_usd_per_solved, row.baseline_solved),
+        )
+    if not all(row.like_for_like for row in shown):
+        table.caption = "* not like for like"
+        table.caption_justify = "left"
     return table
 
 

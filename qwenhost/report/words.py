@@ -21,6 +21,12 @@ def usd(value: float | None) -> str:
     return format_usd(value)
 
 
+def solved(usd_per_solved: float | None, share: float | None) -> str:
+    """``$0.0316``, and how many tasks that solves where attempts are capped."""
+    capped = share is not None and share < 1
+    return f"{usd(usd_per_solved)} ({share:.0%} solved)" if capped else usd(usd_per_solved)
+
+
 def count(value: float | None, digits: int = 3) -> str:
     """This many significant digits with thousands separators, or a dash for None."""
     if value is None:

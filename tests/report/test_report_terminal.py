@@ -6,11 +6,11 @@ import io
 
 import pytest
 from cost_samples import CATALOG, CHAT, DAY
-from report_samples import SAMPLES
+from report_samples import SAMPLES, made
 from rich.console import Console
 
-from qwenhost.cost import ApiTerms, quote_workload
-from qwenhost.report import quote_table, side_by_side, terminal
+from qwenhost.cost import ApiTerms, Success, quote_workload
+from qwenhost.report import quote_table, side_by_side, terminal, words
 
 
 def shown(*parts: object, width: int = 110) -> str:
@@ -58,3 +58,12 @@ def test_a_quote_lists_every_api() -> None:
     text = shown(quote_table(quote_workload(CATALOG, CHAT, ApiTerms(as_of=DAY))))
     assert text.index("Claude Sonnet 4.6") < text.index("openrouter")
     assert "$0.00663" in text
+
+
+def test_solved_tasks_are_priced_with_the_users_own_rates_first() -> None:
+    """At 50 % and two attempts 75 % are solved, at twice the cost of an attempt."""
+    found = made(requests_per_day=50_000, success=Success(qwen=0.5, baseline=0.8, max_attempts=2))
+    text = shown(*terminal(found))
+    assert "Your tasks" in text
+    assert f"{words.usd(found.self_host.usd_per_request * 2)} (75% solved)" in text
+    assert text.index("Your tasks") < text.index("SWE-bench Verified")
