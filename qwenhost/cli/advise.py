@@ -18,6 +18,7 @@ from qwenhost.cli.options import (
     workload_options,
 )
 from qwenhost.cli.output import console, write_json
+from qwenhost.cli.pricing_options import api_options, self_host_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +58,8 @@ def _need_options(function: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path),
     help="Run by qwenhost probe --save; without it the plan's prediction is priced.",
 )
-@pricing.self_host_options
-@pricing.api_options
+@self_host_options
+@api_options
 @node_options
 @workload_options
 @load_options

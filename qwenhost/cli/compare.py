@@ -16,6 +16,7 @@ from qwenhost.cli.options import (
     price_options,
     workload_options,
 )
+from qwenhost.cli.pricing_options import api_options, self_host_options
 
 
 @click.command("compare")
@@ -70,8 +71,8 @@ from qwenhost.cli.options import (
     help="Folder for every table as CSV.",
 )
 @click.option("--html", type=click.Path(path_type=Path), help="File for the report (HTML).")
-@pricing.self_host_options
-@pricing.api_options
+@self_host_options
+@api_options
 @node_options
 @workload_options
 @load_options

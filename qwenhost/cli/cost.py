@@ -10,7 +10,8 @@ import click
 from qwenhost.cli import wiring
 from qwenhost.cli.options import json_option, workload_options
 from qwenhost.cli.output import console, write_json
-from qwenhost.cli.pricing import api_options, price_day
+from qwenhost.cli.pricing import price_day
+from qwenhost.cli.pricing_options import api_options
 
 if TYPE_CHECKING:
     from qwenhost.cost import Quote

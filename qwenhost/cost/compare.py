@@ -19,6 +19,7 @@ from qwenhost.cost.quality import baseline_score_id, cost_per_task_rows, quality
 from qwenhost.cost.self_host_cost import self_host_cost
 from qwenhost.cost.sensitivity import tornado
 from qwenhost.cost.statements import assumption_lines
+from qwenhost.cost.thinking import thinking_rows
 from qwenhost.cost.verdict import verdict_of
 from qwenhost.units import DAYS_PER_MONTH
 
@@ -131,10 +132,17 @@ def compare(
         price_history=dated_prices(
             (price for price in [*baselines, *others] if price.kind == "claude"), workload, frame.terms
         ),
+        thinking=thinking_rows(catalog, frame, [*baselines, *_cheapest_host(others, lines)]),
         load_curve=load_points(runs),
         scenario=frame.scenario,
         idle_sessions=idle,
     )
+
+
+def _cheapest_host(prices: Sequence[ApiPrice], lines: Sequence[ApiLine]) -> list[ApiPrice]:
+    hosted = [line for line in lines if line.kind == "hosted_qwen"]
+    best = min(hosted, key=lambda line: line.usd_per_request, default=None)
+    return [price for price in prices if best is not None and price.id == best.id]
 
 
 def options_given(options: CompareOptions) -> frozenset[str]:

@@ -116,6 +116,18 @@ class DatedPrice(Value, frozen=True, kw_only=True):
     as_of: str
 
 
+class ThinkingRow(Value, frozen=True, kw_only=True):
+    """The mean request with thinking on or off."""
+
+    name: str
+    thinking: bool
+    output_tokens: float
+    """Of the workload, before the API's own tokenizer."""
+    usd_per_request: float
+    source: str
+    """Of the share spent thinking."""
+
+
 class LoadPoint(Value, frozen=True, kw_only=True):
     """One run at one load."""
 
@@ -200,6 +212,8 @@ class Comparison(Value, frozen=True, kw_only=True):
     """What both bills are made of; prices any other volume."""
     price_history: tuple[DatedPrice, ...] = ()
     """What the workload's mean request cost at each dated Claude price, oldest first."""
+    thinking: tuple[ThinkingRow, ...] = ()
+    """Self-hosting, the baselines and the cheapest host, with thinking on and off."""
     load_curve: tuple[LoadPoint, ...] = ()
     """Runs at several loads, where there are."""
     idle_sessions: IdleSessions | None = None

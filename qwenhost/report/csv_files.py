@@ -28,6 +28,7 @@ def csv_tables(comparison: Comparison) -> dict[str, str]:
         "costs_per_task": comparison.costs_per_task,
         "assumptions": comparison.assumptions,
         "cache_checks": comparison.cache_checks,
+        "thinking": comparison.thinking,
         "price_history": comparison.price_history,
         "load_curve": comparison.load_curve,
         "memory_per_gpu": (plan.memory_per_gpu,),

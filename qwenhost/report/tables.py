@@ -52,6 +52,7 @@ def all_tables(comparison: Comparison, sources: Sources) -> dict[str, TableView]
         "tornado": _tornado(comparison, sources),
         "scores": _scores(comparison, sources),
         "tasks": _tasks(comparison, sources),
+        "thinking": _thinking(comparison, sources),
         "timeline": _timeline(comparison, sources),
         "load": _load(comparison),
         "checks": _checks(comparison),
@@ -261,6 +262,20 @@ def _tasks(comparison: Comparison, sources: Sources) -> TableView:
     ]
     head = ("Model", "Benchmark", "Score", "USD a task", "USD a task over score", "Remark")
     return TableView("Published cost of a task at list prices", head, rows, (1, 5))
+
+
+def _thinking(comparison: Comparison, sources: Sources) -> TableView:
+    rows = [
+        [
+            Cell(plots.without_model(row.name)),
+            Cell("on" if row.thinking else "off"),
+            Cell(words.count(row.output_tokens), "", sources.ref(row.source)),
+            Cell(words.usd(row.usd_per_request)),
+        ]
+        for row in comparison.thinking
+    ]
+    head = ("Offer", "Thinking", "Output tokens", "USD a request")
+    return TableView("With thinking and without", head, rows, (1,))
 
 
 def _timeline(comparison: Comparison, sources: Sources) -> TableView:

@@ -187,6 +187,7 @@ ASSUMPTIONS = (
     assumption("colo_usd_per_kw_month", 180, 120, 250),
     assumption("ownership_overhead_fraction", 0.275, 0.2, 0.35),
     assumption("power_usage_effectiveness", 1.5, 1.1, 1.8),
+    assumption("thinking_share_of_output", 0.75, 0.6, 0.85),
     assumption("spot_lost_share", 0.05, 0.01, 0.2),
 )
 

@@ -141,3 +141,18 @@ def test_a_saved_comparison_with_the_new_fields_is_read_again() -> None:
     """Round trip."""
     found = made(success=Success(qwen=0.5, baseline=0.8))
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
+
+
+def test_thinking_on_and_off_are_rows_of_their_own() -> None:
+    """Chat does not think: with three quarters of the output thinking, 211 tokens become 844."""
+    rows = {(row.name, row.thinking): row for row in made().thinking}
+    name = "Claude Sonnet 4.6"
+    assert rows[name, False].usd_per_request == pytest.approx((1155 * 3 + 211 * 15) / 1e6)
+    assert rows[name, True].usd_per_request == pytest.approx((1155 * 3 + 844 * 15) / 1e6)
+    assert rows["Self-hosted", True].usd_per_request >= rows["Self-hosted", False].usd_per_request
+    thinker = msgspec.structs.replace(CHAT, thinking_share=0.5)
+    found = compare(CATALOG, thinker, plan(), None, options=CompareOptions(as_of=DAY), generated_at=NOON)
+    rows = {(row.name, row.thinking): row for row in found.thinking}
+    assert rows[name, True].output_tokens == 211
+    assert rows[name, False].output_tokens == 105.5
+    assert rows["Self-hosted", True].usd_per_request == pytest.approx(found.self_host.usd_per_request)
