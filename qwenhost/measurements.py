@@ -232,6 +232,8 @@ class Measurements(Value, frozen=True, kw_only=True):
     interrupted: bool = False
     gpus: str | None = None
     """Hardware of the server, e.g. ``2x NVIDIA H200``, where the caller knows it."""
+    confidence: Mapping[str, tuple[float, float]] = {}
+    """95 % intervals of single figures, e.g. ``ttft_ms_p50: [212.0, 240.5]``; ``goodput_fraction`` too."""
 
 
 def goodput(records: Sequence[RequestRecord], slo: Slo, duration_s: float) -> Goodput:

@@ -75,6 +75,8 @@ def print_summary(measured: Measurements) -> None:
     out.print(table)
     if measured.goodput is not None:
         out.print(_goodput_line(measured))
+    if measured.confidence:
+        out.print(_confidence_line(measured))
     out.print(_client_line(measured))
     for warning in measured.warnings:
         out.print(f"[yellow]Note:[/yellow] {warning}")
@@ -147,6 +149,20 @@ def _goodput_line(measured: Measurements) -> str:
         f"Goodput within {', '.join(limits)}: {goodput.fraction:.1%} of requests, "
         f"{goodput.output_tokens_per_s:,.1f} output tok/s"
     )
+
+
+def _confidence_line(measured: Measurements) -> str:
+    """Of the figures that decide, where the run was long enough to tell."""
+    told = measured.confidence
+    parts = [
+        f"{label} {_ms(told[name][0])} to {_ms(told[name][1])} ms"
+        for name, label in (("ttft_ms_p50", "TTFT p50"), ("ttft_ms_p99", "p99"), ("tpot_ms_p50", "TPOT p50"))
+        if name in told
+    ]
+    if "goodput_fraction" in told:
+        low, high = told["goodput_fraction"]
+        parts.append(f"goodput {low:.1%} to {high:.1%}")
+    return f"95 % sure: {', '.join(parts)}"
 
 
 def _client_line(measured: Measurements) -> str:

@@ -16,6 +16,7 @@ from qwenhost import __version__
 from qwenhost.measurements import Load, MeasuredWorkload, Measurements, RequestRecord, Server
 from qwenhost.probe import summary
 from qwenhost.probe.clock import LoopLag
+from qwenhost.probe.confidence import intervals
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.content import TokenFit
 from qwenhost.probe.verdict import void_reason, warnings
@@ -92,6 +93,7 @@ def measurements_of(run: Run) -> Measurements:
         machine=machine(),
         client=run.lag.as_mapping(),
         gpus=config.gpus,
+        confidence=intervals(kept, config.slo, run.seed),
     )
 
 
