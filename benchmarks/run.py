@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"common", "run", "strangers"}
+NOT_BENCHMARKS = {"common", "run", "speed_points", "strangers"}
 
 
 def main() -> int:

@@ -32,6 +32,9 @@ HIGH_UTILIZATION: Final = 0.95
 # vLLM's default of sequences, engine/arg_utils.py; more has no use for the graphs it captures.
 MOST_SEQUENCES: Final = 1024
 SEQUENCE_STEPS: Final = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+# vLLM 0.17 to 0.19 asserted block_size <= max_num_batched_tokens with prefix caching; later releases
+# enter a wide block piece by piece (v1/core/sched/scheduler.py).
+WHOLE_BLOCK_ASSERTED: Final = ((0, 17), (0, 19))
 LEAST_BATCHED_TOKENS: Final = 2048
 # config/compilation.py, with full CUDA graphs: on main by 2026-03-31 (vllm#38270), in no 0.19 we know of.
 FIRST_TO_CHECK_STATE_BLOCKS: Final = (0, 20)
@@ -293,7 +296,9 @@ def _refusal(
             "each sequence needs one for its Gated DeltaNet state.",
             link=STATE_BLOCKS_LINK,
         )  # fmt: skip
-    return _unit_refusal(context, option, blocks) or _batch_refusal(option, settings, blocks, sequences)
+    return _unit_refusal(context, option, blocks) or _batch_refusal(
+        context, option, settings, blocks, sequences
+    )
 
 
 def _unit_refusal(context: Context, option: Option, blocks: BlockLayout) -> Rejection | None:
@@ -310,11 +315,15 @@ def _unit_refusal(context: Context, option: Option, blocks: BlockLayout) -> Reje
 
 
 def _batch_refusal(
-    option: Option, settings: Settings, blocks: BlockLayout, sequences: int
+    context: Context, option: Option, settings: Settings, blocks: BlockLayout, sequences: int
 ) -> Rejection | None:
+    """Every sequence must fit in a step; a whole cache block only where vLLM asserts it."""
     batch = settings.max_num_batched_tokens
+    asserted = option.enable_prefix_caching and (
+        WHOLE_BLOCK_ASSERTED[0] <= version_tuple(context.request.vllm_version) <= WHOLE_BLOCK_ASSERTED[1]
+    )
     least = max(
-        blocks.block_size if option.enable_prefix_caching else 1,
+        blocks.block_size if asserted else 1,
         sequences * (1 + option.num_speculative_tokens),
     )
     if batch >= least:
@@ -323,8 +332,9 @@ def _batch_refusal(
         checkpoint=option.checkpoint,
         parallelism=option.layout.label,
         rule="batched_tokens_too_few",
-        message=f"max_num_batched_tokens {batch} is below {least}: a cache block of {blocks.block_size} "
-        f"tokens and {sequences} sequences must fit in a step.",
+        message=f"max_num_batched_tokens {batch} is below {least}: "
+        + (f"a cache block of {blocks.block_size} tokens and " if asserted else "")
+        + f"{sequences} sequences must fit in a step.",
     )
 
 

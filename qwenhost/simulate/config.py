@@ -104,12 +104,6 @@ def engine_config(candidate: Candidate, acceptance_rates: Sequence[float] = ()) 
         align_prefill=args.enable_prefix_caching and cache.state_blocks_per_sequence > 0,
         data_parallel_size=candidate.parallelism.data_parallel_size,
     )
-    if config.align_prefill and config.block_size > config.max_num_batched_tokens:
-        raise BadInputError(
-            f"max_num_batched_tokens {config.max_num_batched_tokens} is below the block size "
-            f"{config.block_size}: with prefix caching on this model vLLM prefills whole blocks",
-            remedy="Plan with --max-num-batched-tokens of a block or more, or without prefix caching.",
-        )
     if config.blocks_for(1) > config.usable_blocks or config.max_decoding < 1:
         raise BadInputError(
             f"the plan's cache of {cache.num_blocks} blocks holds no sequence",

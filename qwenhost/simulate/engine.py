@@ -222,7 +222,11 @@ class Engine:
         size = self.config.block_size
         last_boundary = target - target % size
         if computed + tokens < last_boundary:
-            return tokens // size * size
+            aligned = (computed + tokens) // size * size
+            # A block too wide for any step is entered piece by piece, and the next piece ends with it.
+            if aligned > computed or size <= self.config.max_num_batched_tokens:
+                return aligned - computed
+            return tokens
         if computed < last_boundary < computed + tokens:
             return last_boundary - computed
         return tokens

@@ -25,6 +25,7 @@ FEASIBLE = [
     "3xH100", "8xH200", "1xGB10", "4xL40S", "8xMI300X",
 ]  # fmt: skip
 BF16 = {"checkpoint": "bf16", "tensor_parallel_size": 1}
+WIDE_BLOCK: dict[str, Any] = {"max_num_batched_tokens": 1024, "enable_prefix_caching": True}
 SHORT = {"checkpoint": "bf16", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.86}
 PRICE = GpuPriceRef(usd_per_gpu_hour=3.0, provider="given", tier="given", as_of="", source="test")
 
@@ -114,7 +115,8 @@ def test_rejected_layouts_are_not_lost(plan: Callable[..., Plan]) -> None:
         ({"max_model_len": 2_000_000}, "context_exceeds_model"),
         ({"gpu_memory_utilization": 1.0}, "utilization_above_free"),
         ({"max_num_seqs": 4000, "checkpoint": "fp8"}, "state_blocks_too_few"),
-        ({"max_num_batched_tokens": 1024, "enable_prefix_caching": True}, "batched_tokens_too_few"),
+        ({"max_num_batched_tokens": 4, "max_num_seqs": 8}, "batched_tokens_too_few"),
+        (WIDE_BLOCK | {"vllm_version": "0.19.1"}, "batched_tokens_too_few"),
         (BF16 | {"pipeline_parallel_size": 1, "data_parallel_size": 1}, "weights_do_not_fit"),
         (SHORT | {"max_model_len": 262_144}, "kv_cache_too_small"),
     ],
@@ -125,6 +127,15 @@ def test_impossible_pins_name_their_rule(plan: Callable[..., Plan], pins: dict[s
     with pytest.raises(InfeasibleError) as caught:
         plan("4xH200" if rule == "tp_divides_heads" else "2xH200", **pins)
     assert rule in {r.rule for r in caught.value.rejections}
+
+
+def test_a_block_wider_than_a_step_is_refused_only_by_older_vllm(plan: Callable[..., Plan]) -> None:
+    """0.17 to 0.19 asserted a whole block per step; 0.20 and 0.33 start with 1,024 tokens of a wider one."""
+    for version in ("0.20.0", "0.33.0"):
+        chosen = plan("2xH200", vllm_version=version, **WIDE_BLOCK).chosen
+        assert chosen.kv_cache.block_size > chosen.engine_args.max_num_batched_tokens == 1024
+    free = plan("2xH200").chosen
+    assert free.engine_args.max_num_batched_tokens >= free.kv_cache.block_size
 
 
 def test_fp8_groups_limit_data_parallel_experts(plan: Callable[..., Plan]) -> None:

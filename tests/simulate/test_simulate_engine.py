@@ -85,6 +85,13 @@ class TestSchedule:
         assert [engine.step(0.0).prefill_tokens for _ in range(3)] == [4, 4, 3]
         assert engine.idle
 
+    def test_a_block_wider_than_a_step_is_entered_piece_by_piece(self) -> None:
+        """Blocks of 4 and a prompt of 11 under a budget of 3: 3 and 1 to each boundary, then the last 3."""
+        engine = Engine(config(max_num_batched_tokens=3, align_prefill=True), seconds, seed=0)
+        engine.submit(Request(11, 1), 0.0)
+        assert [engine.step(0.0).prefill_tokens for _ in range(5)] == [3, 1, 3, 1, 3]
+        assert engine.idle
+
     def test_max_num_seqs_holds_the_rest_back(self) -> None:
         """Of three requests two run and one waits."""
         engine = Engine(config(max_num_seqs=2), seconds, seed=0)
@@ -222,7 +229,7 @@ CONFIGS = st.builds(
     config,
     num_blocks=st.integers(14, 30),
     max_num_seqs=st.integers(1, 6),
-    max_num_batched_tokens=st.integers(8, 30),
+    max_num_batched_tokens=st.integers(3, 30),
     state_blocks_per_sequence=st.sampled_from([0, 3]),
     enable_prefix_caching=st.booleans(),
     align_prefill=st.booleans(),
