@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -31,7 +32,7 @@ class TracedRequest(NamedTuple):
     input_tokens: int
     output_tokens: int
     cached_tokens: int = 0
-    session: object = None
+    session: str | None = None
     hash_ids: tuple[int, ...] = ()
     """Mooncake: names each 512 tokens of the prompt together with all before them."""
 
@@ -71,14 +72,14 @@ def request_of(row: Mapping[str, Any]) -> TracedRequest:
         KeyError: a column is missing.
         ValueError, TypeError: a cell is not what its column says.
     """
-    session = next((row[key] for key in ("session_id", "Session ID", "session") if key in row), None)
+    session = session_of(row)
     if "input_length" in row:  # Mooncake; milliseconds
         return TracedRequest(
-            at_s=float(row["timestamp"]) / 1000,
+            at_s=seconds(row["timestamp"]) / 1000,
             input_tokens=int(row["input_length"]),
             output_tokens=int(row["output_length"]),
             session=session,
-            hash_ids=tuple(row.get("hash_ids") or ()),
+            hash_ids=tuple(map(int, row.get("hash_ids") or ())),
         )
     if "ContextTokens" in row:  # Azure
         return TracedRequest(
@@ -86,7 +87,7 @@ def request_of(row: Mapping[str, Any]) -> TracedRequest:
         )
     if "Request tokens" in row:  # BurstGPT; seconds
         return TracedRequest(
-            float(row["Timestamp"]), int(row["Request tokens"]), int(row["Response tokens"]), 0, session
+            seconds(row["Timestamp"]), int(row["Request tokens"]), int(row["Response tokens"]), 0, session
         )
     at = row["arrival_s"] if "arrival_s" in row else row["timestamp"]
     cached = int(row.get("cached_tokens", 0))
@@ -96,13 +97,22 @@ def request_of(row: Mapping[str, Any]) -> TracedRequest:
 def seconds(value: float | str) -> float:
     """Seconds as a number, or since 1970 of an ISO time (more than six decimals are cut)."""
     try:
-        return float(value)
+        at = float(value)
     except ValueError:
         whole, dot, fraction = str(value).partition(".")
         digits = len(fraction) - len(fraction.lstrip("0123456789"))
         text = whole + dot + fraction[: min(digits, 6)] + fraction[digits:]
         moment = dt.datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+    if not math.isfinite(at):
+        raise ValueError(f"{value!r} is no time")
+    return at
+
+
+def session_of(row: Mapping[str, Any]) -> str | None:
+    """Which session a row belongs to, if it says so."""
+    found = next((row[key] for key in ("session_id", "Session ID", "session") if key in row), None)
+    return None if found in (None, "") else str(found)
 
 
 def _is_report(text: str) -> bool:
@@ -112,10 +122,15 @@ def _is_report(text: str) -> bool:
 
 def _results(report: Any) -> Iterator[Any]:
     """Rows of OpenAI's and Anthropic's usage reports: pages of buckets of results, with the bucket's time."""
-    for bucket in report.get("data") or ():
+    for bucket in _dicts(report, "data"):
         at = bucket.get("start_time", bucket.get("starting_at"))
-        for result in bucket.get("results") or ():
+        for result in _dicts(bucket, "results"):
             yield {"bucket_start": at, **result}
+
+
+def _dicts(parent: Any, name: str) -> list[dict[str, Any]]:
+    found = parent.get(name) if isinstance(parent, dict) else None
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
 def _json_lines(text: str, path: Path, remedy: str) -> list[Row]:

@@ -19,6 +19,7 @@ from qwenhost.cli.options import (
 )
 from qwenhost.cli.output import console, write_json
 from qwenhost.cli.pricing_options import api_options, self_host_options
+from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +93,11 @@ def command(
     plan, workload = pricing.plan_and_workload(ctx, known, plan_file, options)
     runs = [load_measurements(measurements_file)] if measurements_file else []
     comparison = pricing.make_comparison(ctx, known, plan=plan, workload=workload, runs=runs, options=options)
-    gpu = known.gpus[plan.inputs.node.gpus[0].spec or ""]
+    gpu = known.gpus.get(plan.inputs.node.gpus[0].spec or "")
+    if gpu is None:
+        raise BadInputError(
+            f"{plan.inputs.node.description} is not in the profiles", remedy="Name GPUs with --gpus."
+        )
     advice = advise(known, comparison, needs, gpu=gpu)
     if as_json:
         write_json(advice)

@@ -100,7 +100,9 @@ def advise(catalog: Catalog, comparison: Comparison, needs: Needs, *, gpu: GpuSp
     return Advice(
         choice="none" if best is None else best.way,
         headline=_headline(best, comparison),
-        reasons=tuple(_reasons(comparison, needs, scores)),
+        reasons=tuple(
+            _reasons(comparison, needs, scores, catalog.api_prices[comparison.baseline.id].context_tokens)
+        ),
         options=tuple(options),
         scores=tuple(scores),
         fine_tuning=fine_tuning(catalog, comparison, gpu, qwen_rate=qwen),
@@ -202,7 +204,9 @@ def _options(
     return found
 
 
-def _reasons(comparison: Comparison, needs: Needs, scores: Sequence[QualityRow]) -> list[Reason]:
+def _reasons(
+    comparison: Comparison, needs: Needs, scores: Sequence[QualityRow], context_tokens: int
+) -> list[Reason]:
     side, api = comparison.self_host, comparison.baseline
     cheaper = side.usd_per_month < api.usd_per_month
     found = [
@@ -226,8 +230,8 @@ def _reasons(comparison: Comparison, needs: Needs, scores: Sequence[QualityRow])
         found.append(
             _said(
                 "long_context", "api",
-                f"{api.name} takes 1,000,000 tokens; this plan takes {comparison.plan.max_model_len:,} "
-                "(YaRN reaches further, at some loss on short prompts).",
+                f"{api.name} takes {context_tokens:,} tokens; this plan takes "
+                f"{comparison.plan.max_model_len:,} (YaRN reaches further, at some loss on short prompts).",
             )
         )  # fmt: skip
     return found + [_score_reason(row, api.name) for row in scores]

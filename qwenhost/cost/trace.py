@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import msgspec
 from qwenhost.cost.prompt_cache import Turn
 from qwenhost.cost.usage import Usage
 from qwenhost.errors import BadInputError
-from qwenhost.traces import MOONCAKE_BLOCK_TOKENS, is_trace_row, read_rows, request_of, seconds
+from qwenhost.traces import MOONCAKE_BLOCK_TOKENS, is_trace_row, read_rows, request_of, seconds, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ def load_trace(path: Path) -> Trace:
     known = [at for at in times if at is not None]
     if len(known) < len(rows):
         return Trace(usages=usages, turns=[], times_s=[])
-    sessions = [row.get("session_id") for row in rows]
+    sessions = [session_of(row) for row in rows]
     turns = [
         Turn(session, at, usage.prompt_tokens, usage.output_tokens)
         for session, at, usage in zip(sessions, known, usages, strict=True)
@@ -124,7 +125,7 @@ def _of_trace(rows: list[Any], name: str) -> Trace:
     for number, row in enumerate(rows, 1):
         try:
             found.append(request_of(row))
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
             raise BadInputError(f"{name}: row {number}: {reason}", remedy=_REMEDY) from error
     kept = [request for request in found if request.input_tokens > 0 and request.output_tokens > 0]
@@ -153,7 +154,7 @@ def _time(row: Mapping[str, Any]) -> float | None:
     at = row.get("timestamp", row.get("created_at", row.get("created")))
     try:
         return None if at is None else seconds(at)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -197,6 +198,6 @@ def _count(fields: Mapping[str, Any], key: str, where: str) -> float:
     value = fields.get(key)
     if value is None:
         return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise BadInputError(f"{where}: {key} is {value!r}, expected a number from 0", remedy=_REMEDY)
     return float(value)

@@ -47,7 +47,7 @@ def _arrivals(rows: Iterable[Row], path: Path, block_size: int, limit: int | Non
             break
         try:
             traced = request_of(row)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
             raise BadInputError(f"{path}: line {line}: {reason}", remedy=REMEDY) from error
         if traced.input_tokens > 0 and traced.output_tokens > 0:

@@ -186,3 +186,39 @@ def test_compare_takes_a_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["requests_per_day"] == pytest.approx(400 / (399 * 20) * 86_400)
     assert found["api"][0]["usage"]["output_tokens"] == 200
     assert run(["compare", "--gpus", "2xH200", "--usage", str(tmp_path / "none"), "--json"]) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"data": 5, "results": 1}',
+        '{"data": [3, {"results": 4}]}',
+        '{"data": [{"results": [{"input_tokens": "x"}]}]}',
+        "input_tokens,output_tokens\nnan,5\n",
+        '{"input_tokens": 1e999, "output_tokens": 1}',
+        "Timestamp,Request tokens,Response tokens\nnan,5,5\n",
+        '{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [[1]]}',
+        '{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": 7}',
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-13-45,1,1\n",
+        '{"arrival_s": 1, "input_tokens": 1e400, "output_tokens": 1}',
+        '{"arrival_s": 1, "input_tokens": 1, "output_tokens": 0}',
+        "\x00\x01\x02",
+    ],
+)
+def test_nonsense_is_refused_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """One sentence on stderr, exit code 2, from cost and from compare."""
+    path = str(written(tmp_path, text))
+    for argv in (["cost", "--usage", path], ["compare", "--gpus", "2xH200", "--usage", path]):
+        assert run(argv) == 2
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        assert "trace.jsonl" in said
+
+
+def test_sessions_may_be_named_by_anything(tmp_path: Path) -> None:
+    """A list as the session's name is taken as text."""
+    row = {"arrival_s": 0, "input_tokens": 2000, "output_tokens": 9, "session_id": ["a", 1]}
+    trace = load_trace(written(tmp_path, json.dumps(row)))
+    assert quote_usage(CATALOG, trace, "t", ApiTerms(as_of=DAY, cache="5m")).requests == 1
