@@ -1,7 +1,7 @@
 """Fill the generated parts of README.md, or check that they are current (``--check``).
 
 ``<!-- run: COMMAND -->`` is followed by a fenced block with what the command prints;
-``<!-- table: FILE -->`` by the first table of a Markdown file.
+``<!-- table: FILE [rows N] -->`` by the first table of a Markdown file, or by its first rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RUN = re.compile(r"(<!-- run: (?P<command>.+?) -->\n)```[a-z]*\n(?:(?!```).*\n)*```")
-TABLE = re.compile(r"(<!-- table: (?P<file>.+?) -->\n)(?:\|.*\n?)+")
+TABLE = re.compile(r"(<!-- table: (?P<file>\S+)(?: rows (?P<rows>\d+))? -->\n)(?:\|.*\n?)+")
 
 
 def output_of(command: str) -> str:
@@ -34,18 +34,19 @@ def output_of(command: str) -> str:
     return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines())
 
 
-def first_table(file: str) -> str:
-    """The first table of a Markdown file."""
+def first_table(file: str, rows: str | None) -> str:
+    """The first table of a Markdown file, or its head and some rows."""
     lines = (ROOT / file).read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("|"))
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
+    end = end if rows is None else min(end, start + 2 + int(rows))
     return "\n".join(lines[start:end]) + "\n"
 
 
 def filled(text: str) -> str:
     """The README with every generated part made anew."""
     text = RUN.sub(lambda m: f"{m[1]}```text\n$ {m['command']}\n{output_of(m['command'])}\n```", text)
-    return TABLE.sub(lambda m: m[1] + first_table(m["file"]), text)
+    return TABLE.sub(lambda m: m[1] + first_table(m["file"], m["rows"]), text)
 
 
 def main() -> int:
