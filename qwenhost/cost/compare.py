@@ -61,7 +61,10 @@ def compare(
     baselines, others = select_prices(catalog, options.baselines)
     baseline_id = baselines[0].id
     frame = make_frame(catalog, workload, plan, measurements, options=options, baseline=baselines[0])
-    moved = levers_of(catalog, frame)
+    idle = idle_sessions(
+        plan, workload, frame.scenario, measurements, requests_per_day=frame.requests_per_day
+    )
+    moved = levers_of(catalog, frame, idle)
     crossing = break_even_band(
         frame.scenario,
         moved,
@@ -86,9 +89,6 @@ def compare(
     attempt = workload.requests_per_session
     simulated = measurements is not None and measurements.server.simulated
     checks = cache_checks(frame.baseline, workload, frame.terms)
-    idle = idle_sessions(
-        plan, workload, frame.scenario, measurements, requests_per_day=frame.requests_per_day
-    )
     rows = tornado(frame.scenario, moved, requests_per_day=frame.requests_per_day)
     return Comparison(
         generated_at=generated_at,

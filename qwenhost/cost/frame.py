@@ -25,6 +25,7 @@ from qwenhost.plan import GpuPriceRef, Plan
 
 if TYPE_CHECKING:
     from qwenhost.cost.levers import Lever
+    from qwenhost.cost.prompt_cache import IdleSessions
     from qwenhost.facts import Assumption, Catalog
     from qwenhost.measurements import Measurements
 
@@ -181,8 +182,12 @@ def _prefill_share(
     return fresh / work, source
 
 
-def levers_of(catalog: Catalog, frame: Frame) -> list[Lever]:
-    """Everything with a range; what the user fixed has none."""
+def levers_of(catalog: Catalog, frame: Frame, idle: IdleSessions | None = None) -> list[Lever]:
+    """Everything with a range; what the user fixed has none.
+
+    Where the node's cache holds fewer sessions than the published share asks for, its own hits range down to
+    the share times held over needed.
+    """
     options, rent, held, demand = frame.options, frame.rent, frame.held.requests_per_s, frame.demand
     best_usd, plain_usd = hit_range_usd(frame.baseline, frame.workload, frame.terms)
     found = [
@@ -192,6 +197,11 @@ def levers_of(catalog: Catalog, frame: Frame) -> list[Lever]:
             frame.scenario.api_usd_per_request, plain_usd, best_usd, frame.workload.source.where
         ),
     ]
+    hit = frame.workload.prefix_hit_unbounded
+    if idle is not None and hit and idle.held < idle.needed:
+        low = hit * idle.held / idle.needed
+        said = f"{frame.workload.source.where}; low: the sessions the cache holds over those it needs"
+        found.append(levers.own_prefix_hits(hit, low, frame.prefill_share, said))
     if options.mean_over_peak is None:
         found.append(levers.demand_shape(demand))
     if options.output_ratio is None:

@@ -105,6 +105,24 @@ def tokenizer(row: Assumption, *, high: float, fees_usd_per_request: float, sour
     )  # fmt: skip
 
 
+def own_prefix_hits(hit: float, low: float, prefill_share: float, source: str) -> Lever:
+    """Share of prompt tokens the node's own cache finds; what it misses is prefilled again.
+
+    work(h) / work(hit) = prefill_share * (1 - h) / (1 - hit) + (1 - prefill_share).
+    """
+
+    def apply(scenario: Scenario, share: float) -> Scenario:
+        longer = prefill_share * (1 - share) / (1 - hit) + (1 - prefill_share)
+        return msgspec.structs.replace(
+            scenario, requests_per_s_per_node=scenario.requests_per_s_per_node / longer
+        )
+
+    return Lever(
+        id="own_prefix_hits", name="Own cache hits", value=hit, low=low, high=hit, unit="share",
+        basis="modelled", source=source, apply=apply,
+    )  # fmt: skip
+
+
 def staff(fte: Assumption, salary: Assumption, value: float) -> Lever:
     """People, in USD a month."""
 
