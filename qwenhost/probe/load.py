@@ -40,7 +40,9 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
 
     measurements: Measurements
     records: tuple[RequestRecord, ...]
-    """In the order in which they ended; those dropped at an interruption carry ``interrupted``."""
+    """In the order in which they ended; those dropped at an interruption carry ``interrupted``.
+
+    Past two million token times they come without ``token_times_s``."""
     clock_zero_s: float
     """The start of the run on CLOCK_MONOTONIC; records count from here."""
 
@@ -117,7 +119,8 @@ async def _run(
         await client.close()
     run = Run(
         config=config,
-        records=traffic.records,
+        records=traffic.store.records,
+        dropped=traffic.store.dropped,
         server=identity.server,
         fit=fit,
         seed=seed,
@@ -128,7 +131,7 @@ async def _run(
         interrupted=traffic.interrupted,
     )
     return ProbeResult(
-        measurements=measurements_of(run), records=tuple(traffic.records), clock_zero_s=traffic.zero
+        measurements=measurements_of(run), records=tuple(traffic.store.records), clock_zero_s=traffic.zero
     )
 
 

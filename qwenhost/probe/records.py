@@ -13,6 +13,7 @@ from qwenhost.measurements import Measurements, RequestRecord, Server
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.content import TokenFit
+from qwenhost.probe.gaps import RecordStore
 from qwenhost.probe.results import Run, machine, measurements_of
 
 if TYPE_CHECKING:
@@ -101,12 +102,13 @@ def measurements_from(path: Path, slo: Slo | None) -> Measurements:
     Raises:
         BadInputError: unreadable, or not such a file; names the line.
     """
-    head, records, tail = _read(path)
+    head, store, tail = _read(path)
     config = head.config if slo is None else msgspec.structs.replace(head.config, slo=slo)
     found = measurements_of(
         Run(
             config=config,
-            records=records,
+            records=store.records,
+            dropped=store.dropped,
             server=head.server,
             fit=head.fit,
             seed=head.seed,
@@ -124,21 +126,21 @@ def measurements_from(path: Path, slo: Slo | None) -> Measurements:
     return found
 
 
-def _read(path: Path) -> tuple[Head, list[RequestRecord], Tail | None]:
+def _read(path: Path) -> tuple[Head, RecordStore, Tail | None]:
     try:
         with path.open("rb") as file:
             head = _decode(path, 1, file.readline(), Head)
             if head.schema != SCHEMA:
                 raise BadInputError(f"{path}: schema is {head.schema!r}, expected {SCHEMA!r}", remedy=_REMEDY)
-            records: list[RequestRecord] = []
+            store = RecordStore()
             for number, line in enumerate(file, 2):
                 if line.startswith(b'{"lag"'):
-                    return head, records, _decode(path, number, line, Tail)
+                    return head, store, _decode(path, number, line, Tail)
                 if line.endswith(b"\n"):  # Else the writer died within it.
-                    records.append(_decode(path, number, line, RequestRecord))
+                    store.add(_decode(path, number, line, RequestRecord))
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror}", remedy=_REMEDY) from error
-    return head, records, None
+    return head, store, None
 
 
 def _decode(path: Path, number: int, line: bytes, kind: type[_T]) -> _T:

@@ -19,6 +19,7 @@ from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.confidence import intervals
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.content import TokenFit
+from qwenhost.probe.gaps import GapHistogram
 from qwenhost.probe.verdict import void_reason, warnings
 
 
@@ -27,6 +28,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     config: ProbeConfig
     records: Sequence[RequestRecord]
+    dropped: GapHistogram | None = None
+    """Gaps of records whose token times were not kept."""
     server: Server
     fit: TokenFit | None
     """None where the user's own prompts were sent."""
@@ -57,7 +60,7 @@ def measurements_of(run: Run) -> Measurements:
     kept = [record for record in run.records if record.error != "interrupted"]
     window = summary.rate_window(kept, not_before_s=0.0 if run.open_loop else config.ramp_up_s)
     rates = summary.rates(kept, window)
-    times = summary.latencies(kept)
+    times = summary.latencies(kept, run.dropped)
     reason = void_reason(kept, open_loop=run.open_loop, lag=run.lag, counters=run.counters)
     return Measurements(
         workload=_workload(run, kept),

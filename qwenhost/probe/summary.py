@@ -20,6 +20,8 @@ from qwenhost.measurements import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qwenhost.probe.gaps import GapHistogram
+
 STEADY_AT_LEAST: Final = 1 / 3
 """Rates are taken over the steady part where it covers at least this share of the run."""
 
@@ -37,11 +39,19 @@ class Window(Value, frozen=True, kw_only=True):
         return max(self.end_s - self.start_s, 1e-9)
 
     def share_of(self, record: RequestRecord) -> float:
-        """How much of a request lies inside, by its chunks."""
+        """How much of a request lies inside: by its chunks, by its span where their times were dropped."""
         times = record.token_times_s
         if not times:
-            return 0.0
+            return self._share_of_span(record)
         return sum(self.start_s <= t <= self.end_s for t in times) / len(times)
+
+    def _share_of_span(self, record: RequestRecord) -> float:
+        first, last = record.first_token_s, record.last_s
+        if first is None or last is None:
+            return 0.0
+        if last <= first:
+            return float(self.start_s <= first <= self.end_s)
+        return max(0.0, min(last, self.end_s) - max(first, self.start_s)) / (last - first)
 
 
 class Rates(Value, frozen=True, kw_only=True):
@@ -130,22 +140,27 @@ class Latencies(Value, frozen=True, kw_only=True):
     tokens_per_chunk: float | None
 
 
-def latencies(records: Sequence[RequestRecord]) -> Latencies:
+def latencies(records: Sequence[RequestRecord], dropped: GapHistogram | None = None) -> Latencies:
     """TTFT and end-to-end from due time; TPOT per request; ITL over all gaps of all requests.
 
     ITL counts gaps between chunks. A chunk may hold several tokens: ``tokens_per_chunk`` says how many.
-    Send lag is of all requests, failed ones included.
+    Send lag is of all requests, failed ones included. ``dropped`` holds the gaps of records whose token
+    times were not kept.
     """
     ok = [record for record in records if record.ok]
     gaps = [(b - a) * 1000 for record in ok for a, b in pairwise(record.token_times_s)]
     chunks = sum(len(record.token_times_s) for record in ok)
+    if dropped is not None and dropped.chunks:
+        itl, chunks = dropped.with_gaps(gaps).percentiles(), chunks + dropped.chunks
+    else:
+        itl = percentiles(gaps)
     return Latencies(
         ttft_ms=percentiles([r.ttft_ms for r in ok if r.ttft_ms is not None]),
         first_visible_ms=percentiles(
             [(r.first_visible_s - r.scheduled_s) * 1000 for r in ok if r.first_visible_s is not None]
         ),
         tpot_ms=percentiles([r.tpot_ms for r in ok if r.tpot_ms is not None]),
-        itl_ms=percentiles(gaps),
+        itl_ms=itl,
         e2e_ms=percentiles([r.e2e_ms for r in ok if r.e2e_ms is not None]),
         send_lag_ms=_lag([r.send_lag_ms for r in records]),
         tokens_per_chunk=sum(r.output_tokens for r in ok) / chunks if chunks else None,

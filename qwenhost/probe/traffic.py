@@ -20,6 +20,7 @@ import msgspec
 from qwenhost.probe.arrivals import closed_loop, schedule
 from qwenhost.probe.clock import now
 from qwenhost.probe.exchange import Exchange
+from qwenhost.probe.gaps import RecordStore
 from qwenhost.probe.recording import Recorder
 
 if TYPE_CHECKING:
@@ -79,8 +80,8 @@ class Traffic:
         seed: int,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        self.records: list[RequestRecord] = []
-        """In the order in which they ended."""
+        self.store = RecordStore()
+        """Records in the order in which their requests ended."""
         self.zero = 0.0
         """The start of the run on the clock."""
         self.interrupted = False
@@ -264,7 +265,7 @@ class Traffic:
             self._next_index += 1
 
     def _keep(self, record: RequestRecord) -> None:
-        self.records.append(record)
+        self.store.add(record)
         self._writer.write(record)
         self._failed += not record.ok
         self._output_tokens += record.output_tokens
@@ -281,7 +282,7 @@ class Traffic:
             phase=self._phase,
             elapsed_s=max(0.0, now() - self.zero),
             sent=self._sent,
-            completed=len(self.records) - self._failed,
+            completed=len(self.store.records) - self._failed,
             failed=self._failed,
             in_flight=len(self._client.in_flight),
             output_tokens=self._output_tokens,
