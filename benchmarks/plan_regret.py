@@ -132,7 +132,7 @@ def markdown(summaries: dict[str, dict[str, Any]], choices: list[Choice]) -> str
         "",
         "The model ranks with constants fitted without the group's sources. Few labs measured several",
         "configurations: most groups are of one, and none holds different tensor-parallel sizes, replicas or",
-        "a data centre GPU, so that these choices are not tested here. These groups are easy: best and second",
+        "a data centre GPU: those choices are not tested here. And these groups are easy: best and second",
         "lie 4 to 690 % apart. Rows whose window was mostly prefill (see speed_accuracy.md) are not in them.",
         "",
         "| choice of | group | among | chosen | tok/s | best | tok/s | delivered |",
