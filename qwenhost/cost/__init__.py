@@ -3,7 +3,7 @@
 from qwenhost.cost.advice import Advice, Needs, advise
 from qwenhost.cost.api_cost import Breakdown, TraceCost, UsageTable, api_cost, trace_cost
 from qwenhost.cost.api_lines import ApiTerms, price_request, reference_tokenizer
-from qwenhost.cost.break_even import BreakEven, Scenario, break_even
+from qwenhost.cost.break_even import BreakEven, break_even
 from qwenhost.cost.capacity import capacity
 from qwenhost.cost.compare import compare
 from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
@@ -12,6 +12,7 @@ from qwenhost.cost.gpu_hour import Ownership, owned_usd_per_gpu_hour
 from qwenhost.cost.history import best_run
 from qwenhost.cost.quality import Success
 from qwenhost.cost.quote import Quote, quote_usage, quote_workload
+from qwenhost.cost.scenario import Scenario
 from qwenhost.cost.self_host_cost import SelfHost
 from qwenhost.cost.trace import Trace, load_trace, load_usage
 from qwenhost.cost.trace_workload import requests_per_day, workload_of_trace

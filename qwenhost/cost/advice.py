@@ -13,8 +13,8 @@ from qwenhost.units import DAYS_PER_MONTH, format_usd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qwenhost.cost.break_even import Scenario
     from qwenhost.cost.comparison import Comparison
+    from qwenhost.cost.scenario import Scenario
     from qwenhost.facts import Catalog, GpuSpec
 
 SCHEMA = "qwenhost.advice/1"

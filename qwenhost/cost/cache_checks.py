@@ -11,7 +11,7 @@ from qwenhost.cost.usage import CACHE_TTL_S, CachePolicy, prefix_hit
 
 if TYPE_CHECKING:
     from qwenhost.cost.api_lines import ApiTerms
-    from qwenhost.cost.break_even import Scenario
+    from qwenhost.cost.scenario import Scenario
     from qwenhost.facts import ApiPrice, Workload
     from qwenhost.measurements import Measurements
     from qwenhost.plan import Plan

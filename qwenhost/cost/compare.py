@@ -9,7 +9,7 @@ import msgspec
 
 from qwenhost import __version__
 from qwenhost.cost.api_lines import api_line, on_sale, price_request, select_prices
-from qwenhost.cost.break_even import BreakEven, Scenario, break_even, break_even_band
+from qwenhost.cost.break_even import BreakEven, break_even, break_even_band
 from qwenhost.cost.cache_checks import cache_checks, idle_sessions
 from qwenhost.cost.comparison import ApiLine, Comparison, CurvePoint, HardwareOption, PlanSummary
 from qwenhost.cost.frame import CompareOptions, Frame, levers_of, make_frame
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
+    from qwenhost.cost.scenario import Scenario
     from qwenhost.facts import ApiPrice, Catalog, Workload
     from qwenhost.measurements import Measurements
     from qwenhost.plan import Plan

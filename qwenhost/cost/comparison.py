@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from qwenhost.cost.api_cost import Breakdown
-from qwenhost.cost.break_even import BreakEven, Scenario
+from qwenhost.cost.break_even import BreakEven
 from qwenhost.cost.prompt_cache import CacheCheck, IdleSessions
 from qwenhost.cost.quality import CostPerTaskRow, QualityRow
+from qwenhost.cost.scenario import Scenario
 from qwenhost.cost.self_host_cost import SelfHost
 from qwenhost.cost.sensitivity import SensitivityRow
 from qwenhost.cost.usage import CachePolicy, Usage

@@ -14,11 +14,12 @@ from qwenhost.cost.api_lines import (
     reference_tokenizer,
 )
 from qwenhost.cost.assumptions import assumption
-from qwenhost.cost.break_even import DRAWS, SEED, Scenario
+from qwenhost.cost.break_even import DRAWS, SEED
 from qwenhost.cost.capacity import Capacity, capacity
 from qwenhost.cost.figures import Figure
 from qwenhost.cost.gpu_hour import Ownership, gpu_rent
 from qwenhost.cost.quality import Success
+from qwenhost.cost.scenario import Scenario
 from qwenhost.cost.self_host_cost import storage_usd_per_node_month
 from qwenhost.facts import ApiPrice, Value, Workload
 from qwenhost.plan import GpuPriceRef, Plan

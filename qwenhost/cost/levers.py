@@ -10,8 +10,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from qwenhost.cost.break_even import Scenario
     from qwenhost.cost.figures import Figure, FigureBasis
+    from qwenhost.cost.scenario import Scenario
     from qwenhost.facts import Assumption
 
 

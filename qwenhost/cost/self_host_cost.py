@@ -11,8 +11,8 @@ from qwenhost.facts import Value
 from qwenhost.units import DAYS_PER_MONTH, GB, SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 if TYPE_CHECKING:
-    from qwenhost.cost.break_even import Scenario
     from qwenhost.cost.capacity import Capacity
+    from qwenhost.cost.scenario import Scenario
     from qwenhost.facts import Catalog, Workload
     from qwenhost.plan import Plan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from qwenhost.cost.break_even import Scenario, break_even
+from qwenhost.cost.break_even import break_even
 from qwenhost.cost.figures import FigureBasis
 from qwenhost.facts import Value
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qwenhost.cost.levers import Lever
+    from qwenhost.cost.scenario import Scenario
 
 
 class SensitivityRow(Value, frozen=True, kw_only=True):

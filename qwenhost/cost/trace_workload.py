@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from qwenhost.cost.break_even import SECONDS_PER_DAY
 from qwenhost.cost.prompt_cache import simulate_cache
+from qwenhost.cost.scenario import SECONDS_PER_DAY
 from qwenhost.errors import BadInputError
 from qwenhost.facts import CacheRules, Source, TokenStats, Workload
 
