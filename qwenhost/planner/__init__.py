@@ -5,11 +5,13 @@ from __future__ import annotations
 from qwenhost.planner.arithmetic import why_not_arithmetic
 from qwenhost.planner.decide import make_plan, plan_inputs, step_time_function
 from qwenhost.planner.explain import explain, explain_rejections, why_not
+from qwenhost.planner.pareto import pareto_front
 
 __all__ = [
     "explain",
     "explain_rejections",
     "make_plan",
+    "pareto_front",
     "plan_inputs",
     "step_time_function",
     "why_not",
