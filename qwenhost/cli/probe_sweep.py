@@ -141,10 +141,13 @@ def _measured(config: ProbeConfig, options: dict[str, Any]) -> Sweep:
         if options["sweep"]:
             axis, loads = parse_sweep(options["sweep"])
             return run_sweep(config, axis, loads, measure=measure)
+        most = options["most"] or math.inf
+        if options["find_concurrency"] and most < 1:
+            raise BadInputError("--most: less than one request in flight is none")
         plan = Plan(
             axis="rate" if options["find_rate"] else "concurrency",
             start=options["rate"] or options["concurrency"],
-            most=options["most"] or math.inf,
+            most=most if options["find_rate"] or most == math.inf else float(int(most)),
             confidence=options["confidence"],
             tolerance=options["tolerance"],
             within_s=options["within_s"],

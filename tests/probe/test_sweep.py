@@ -219,6 +219,7 @@ def test_a_sweep_for_people(engine: str, tmp_path: Path) -> None:
         (["--sweep", "rate=1", "--find-rate"], "one of"),
         (["--find-rate", "--find-concurrency"], "one of"),
         (["--find-rate", "--duration", "9"], "--duration"),
+        (["--find-concurrency", "--most", "0.5"], "--most"),
     ],
 )
 def test_bad_options_are_a_sentence(options: list[str], message: str) -> None:
