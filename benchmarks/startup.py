@@ -49,9 +49,8 @@ def main() -> None:
         for name, times in samples.items()
     }
     for name, row in rows.items():
-        print(
-            f"{name:45} {row['min_ms']:8.1f} {row['median_ms']:8.1f} {row['max_ms']:8.1f}  bar {row['bar_ms']}"
-        )
+        figures = " ".join(f"{row[key]:8.1f}" for key in ("min_ms", "median_ms", "max_ms"))
+        print(f"{name:45} {figures}  bar {row['bar_ms']}")
     print(write_result("startup", {"rounds": ROUNDS, "rows": rows}))
 
 

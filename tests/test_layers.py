@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ LAYERS = {
     "facts": 1, "files": 1,
     "node": 2, "hub": 2, "traces": 2,
     "plan": 3, "measurements": 3,
-    "profiles": 4, "discovery": 4, "tensors": 4, "planner": 4, "render": 4, "probe": 4, "cost": 4, "simulate": 4,
+    "profiles": 4, "discovery": 4, "tensors": 4, "planner": 4, "render": 4, "probe": 4,
+    "cost": 4, "simulate": 4,
     "launcher": 5, "report": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip
@@ -78,3 +80,27 @@ def test_no_import_hides_in_a_function(path: Path) -> None:
         return
     hidden = [line for _, line, top in imported_rooms(path) if not top]
     assert not hidden, f"{path}: imports inside functions at lines {hidden}"
+
+
+def module_of(path: Path) -> str:
+    """``qwenhost.planner.sizing`` of its file."""
+    parts = ("qwenhost", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Modules of ours that a file names in an import, type-checking ones included."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names & MODULES
+
+
+MODULES = {module_of(path) for path in FILES if path.name != "__init__.py"}
+
+
+def test_no_two_files_need_one_another() -> None:
+    """The imports of single files have no circle, not even for type checking."""
+    needs = {module_of(path): imported_modules(path) for path in FILES if path.name != "__init__.py"}
+    list(graphlib.TopologicalSorter(needs).static_order())

@@ -8,8 +8,9 @@ from qwenhost.plan import Rejection
 from qwenhost.planner.candidates import cache_dtypes, layouts
 from qwenhost.planner.context import Context
 from qwenhost.planner.explain import memory_lines, words_of
+from qwenhost.planner.option import Option
 from qwenhost.planner.rules import checkpoint_refusal, layout_refusals
-from qwenhost.planner.sizing import Option, settings_to_try, size, size_as_given
+from qwenhost.planner.sizing import settings_to_try, size, size_as_given
 from qwenhost.units import MIB, format_gib
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from qwenhost.errors import BadInputError
 from qwenhost.plan import Parallelism, Rejection
 from qwenhost.planner.lora import lora_refusal
+from qwenhost.planner.option import Option
 from qwenhost.planner.rules import (
     MTP_WITH_PREFIX_CACHING_LINK,
     Refusal,
@@ -15,7 +16,6 @@ from qwenhost.planner.rules import (
     layout_refusals,
 )
 from qwenhost.planner.service import prefix_hit
-from qwenhost.planner.sizing import Option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

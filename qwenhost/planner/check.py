@@ -20,7 +20,8 @@ from qwenhost.plan import (
 )
 from qwenhost.planner.cache import version_tuple
 from qwenhost.planner.context import Context
-from qwenhost.planner.sizing import DEFAULT_UTILIZATION, Option, Settings, size_as_given
+from qwenhost.planner.option import Option
+from qwenhost.planner.sizing import DEFAULT_UTILIZATION, Settings, size_as_given
 from qwenhost.units import GIB
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qwenhost.node import Node
     from qwenhost.plan import Parallelism, PlanRequest
     from qwenhost.planner.cache import BlockLayout, CacheOptions
-    from qwenhost.planner.sizing import Option
+    from qwenhost.planner.option import Option
 
 MIXED_REMEDY: Final = "Plan for one kind at a time: set CUDA_VISIBLE_DEVICES, or describe it with --gpus."
 

@@ -12,8 +12,9 @@ from qwenhost.planner.candidates import options
 from qwenhost.planner.context import Context
 from qwenhost.planner.fallbacks import fallbacks
 from qwenhost.planner.objective import Judged, Question, judge, rank
+from qwenhost.planner.option import Option
 from qwenhost.planner.service import demand_of, prompt_tail
-from qwenhost.planner.sizing import Option, Sized, size_first
+from qwenhost.planner.sizing import Sized, size_first
 from qwenhost.units import format_gib
 
 if TYPE_CHECKING:

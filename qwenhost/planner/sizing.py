@@ -23,8 +23,9 @@ from qwenhost.units import format_gib
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qwenhost.plan import KvCache, Parallelism
+    from qwenhost.plan import KvCache
     from qwenhost.planner.context import Context
+    from qwenhost.planner.option import Option
 
 # vLLM's own default, config/cache.py; and the highest we go by ourselves where nothing else fits.
 DEFAULT_UTILIZATION: Final = 0.92
@@ -39,21 +40,6 @@ LEAST_BATCHED_TOKENS: Final = 2048
 # config/compilation.py, with full CUDA graphs: on main by 2026-03-31 (vllm#38270), in no 0.19 we know of.
 FIRST_TO_CHECK_STATE_BLOCKS: Final = (0, 20)
 CONTEXT_STEP: Final = 1024
-
-
-class Option(NamedTuple):
-    """One combination under consideration."""
-
-    checkpoint: str
-    layout: Parallelism
-    kv_cache_dtype: str
-    num_speculative_tokens: int
-    enable_prefix_caching: bool
-
-    @property
-    def label(self) -> str:
-        """E.g. ``fp8 TP2``."""
-        return f"{self.checkpoint} {self.layout.label}"
 
 
 class Settings(NamedTuple):
