@@ -6,9 +6,14 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A drawn example may take long on a busy machine; how long is no property of the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 OF_THE_USER = (
     "QWENHOST_PROFILES", "QWENHOST_API_KEY", "QWENHOST_DEBUG", "QWENHOST_VLLM_BIN", "HF_TOKEN",
