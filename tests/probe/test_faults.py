@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from truth_process import Truth
 
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.probe import ProbeResult, Progress
@@ -227,8 +228,6 @@ def test_tls_is_spoken_and_certificates_are_checked(
     measure: Measure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the certificate trusted the run works, without it the failure says tls."""
-    from conftest import Truth
-
     certificate = Path(__file__).parent / "tls/localhost.pem"
     server = Truth(str(certificate))
     try:
