@@ -1,16 +1,20 @@
-"""Writing files so that a reader sees the old content or the new, never a half."""
+"""Files of ours: written so that a reader never sees a half, read strictly by their schema."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+T = TypeVar("T")
 
 
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
@@ -39,3 +43,44 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
         raise BadInputError(
             f"{path}: cannot write: {error.strerror}", remedy="Free some disk space or name another file."
         ) from error
+
+
+def encode_document(value: msgspec.Struct) -> bytes:
+    """Indented JSON, deterministic."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def decode_document(data: bytes, kind: type[T], *, schema: str, name: str, what: str, remedy: str) -> T:
+    """A JSON document of ours.
+
+    Args:
+        data: its bytes.
+        kind: the value it holds.
+        schema: the version it must carry.
+        name: what the user calls it.
+        what: what it should be, with its article.
+        remedy: how to get a good one.
+
+    Raises:
+        BadInputError: not JSON, another schema, or a wrong type; names the key.
+    """
+    try:
+        found = msgspec.json.decode(data, type=dict[str, Any]).get("schema")
+        if found != schema:
+            raise BadInputError(f"{name}: schema is {found!r}, expected {schema!r}", remedy=remedy)
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{name}: not {what}: {error}", remedy=remedy) from error
+
+
+def read_document(path: Path, kind: type[T], *, schema: str, what: str, remedy: str) -> T:
+    """Read a document and decode it as :func:`decode_document` does.
+
+    Raises:
+        BadInputError: missing, unreadable, or not such a document.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{path}: {error.strerror}", remedy=remedy) from error
+    return decode_document(data, kind, schema=schema, name=str(path), what=what, remedy=remedy)

@@ -12,10 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
-from qwenhost.errors import BadInputError
 from qwenhost.facts import Slo, Value
+from qwenhost.files import encode_document, read_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -250,7 +248,7 @@ def goodput(records: Sequence[RequestRecord], slo: Slo, duration_s: float) -> Go
 
 def measurements_to_json(measurements: Measurements) -> bytes:
     """Indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(measurements), indent=2) + b"\n"
+    return encode_document(measurements)
 
 
 def load_measurements(path: Path) -> Measurements:
@@ -260,16 +258,4 @@ def load_measurements(path: Path) -> Measurements:
         BadInputError: missing, unreadable, or not a measurements file.
     """
     remedy = "Measure with: qwenhost probe URL --save measurements.json"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path}: {error.strerror}", remedy=remedy) from error
-    try:
-        head = msgspec.json.decode(data, type=dict[str, Any])
-        if head.get("schema") != SCHEMA:
-            raise BadInputError(
-                f"{path}: schema is {head.get('schema')!r}, expected {SCHEMA!r}", remedy=remedy
-            )
-        return msgspec.json.decode(data, type=Measurements)
-    except msgspec.DecodeError as error:
-        raise BadInputError(f"{path}: not a measurements file: {error}", remedy=remedy) from error
+    return read_document(path, Measurements, schema=SCHEMA, what="a measurements file", remedy=remedy)

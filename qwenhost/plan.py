@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
-
-from qwenhost.errors import BadInputError
 from qwenhost.facts import Basis, Slo, Value, Workload
+from qwenhost.files import decode_document, encode_document, read_document
 from qwenhost.node import Node
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = "qwenhost.plan/1"
+_NEW_PLAN = "Make a plan with: qwenhost plan --save plan.json"
 DEFAULT_VLLM_VERSION = "0.33.0"
 
 # vLLM 0.33 config/lora.py MaxLoRARanks.
@@ -371,7 +370,7 @@ class StepShape(Value, frozen=True, kw_only=True):
 
 def plan_to_json(plan: Plan) -> bytes:
     """Indented JSON, deterministic."""
-    return msgspec.json.format(msgspec.json.encode(plan), indent=2) + b"\n"
+    return encode_document(plan)
 
 
 def plan_from_json(data: bytes, *, name: str = "plan") -> Plan:
@@ -380,19 +379,7 @@ def plan_from_json(data: bytes, *, name: str = "plan") -> Plan:
     Raises:
         BadInputError: not JSON, another schema version, or a wrong type; names the key.
     """
-    try:
-        head = msgspec.json.decode(data, type=dict[str, Any])
-        schema = head.get("schema")
-        if schema != SCHEMA:
-            raise BadInputError(
-                f"{name}: schema is {schema!r}, expected {SCHEMA!r}",
-                remedy="Make a new plan with: qwenhost plan --save plan.json",
-            )
-        return msgspec.json.decode(data, type=Plan)
-    except msgspec.DecodeError as error:
-        raise BadInputError(
-            f"{name}: not a plan: {error}", remedy="Make a new plan with: qwenhost plan --save plan.json"
-        ) from error
+    return decode_document(data, Plan, schema=SCHEMA, name=name, what="a plan", remedy=_NEW_PLAN)
 
 
 def load_plan(path: Path) -> Plan:
@@ -401,10 +388,4 @@ def load_plan(path: Path) -> Plan:
     Raises:
         BadInputError: missing, unreadable or not a plan.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(
-            f"{path}: {error.strerror}", remedy="Make a plan with: qwenhost plan --save plan.json"
-        ) from error
-    return plan_from_json(data, name=str(path))
+    return read_document(path, Plan, schema=SCHEMA, what="a plan", remedy=_NEW_PLAN)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
+from typing import TYPE_CHECKING, Literal
 
 from qwenhost.cost.api_cost import Breakdown
 from qwenhost.cost.break_even import BreakEven
@@ -20,8 +18,8 @@ from qwenhost.cost.scenario import Scenario
 from qwenhost.cost.self_host_cost import SelfHost
 from qwenhost.cost.sensitivity import SensitivityRow
 from qwenhost.cost.usage import CachePolicy, Usage
-from qwenhost.errors import BadInputError
 from qwenhost.facts import Value, Workload
+from qwenhost.files import encode_document, read_document
 from qwenhost.measurements import Measurements, Percentiles
 from qwenhost.plan import MemoryBreakdown, SpeedEstimate
 
@@ -234,7 +232,7 @@ class Comparison(Value, frozen=True, kw_only=True):
 
 def comparison_to_json(comparison: Comparison) -> bytes:
     """Indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(comparison), indent=2) + b"\n"
+    return encode_document(comparison)
 
 
 def load_comparison(path: Path) -> Comparison:
@@ -244,16 +242,4 @@ def load_comparison(path: Path) -> Comparison:
         BadInputError: missing, unreadable or not a comparison.
     """
     remedy = "Make one with: qwenhost compare --gpus 2xH200 --save comparison.json"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInputError(f"{path}: {error.strerror}", remedy=remedy) from error
-    try:
-        head = msgspec.json.decode(data, type=dict[str, Any])
-        if head.get("schema") != SCHEMA:
-            raise BadInputError(
-                f"{path}: schema is {head.get('schema')!r}, expected {SCHEMA!r}", remedy=remedy
-            )
-        return msgspec.json.decode(data, type=Comparison)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path}: not a comparison: {error}", remedy=remedy) from error
+    return read_document(path, Comparison, schema=SCHEMA, what="a comparison", remedy=remedy)
