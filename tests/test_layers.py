@@ -15,7 +15,7 @@ LAYERS = {
     "__init__": 0, "errors": 0, "units": 0,
     "facts": 1, "files": 1,
     "node": 2, "hub": 2, "traces": 2,
-    "plan": 3, "measurements": 3,
+    "plan": 3, "measurements": 3, "token_counts": 3,
     "profiles": 4, "discovery": 4, "tensors": 4, "planner": 4, "render": 4, "probe": 4,
     "cost": 4, "simulate": 4,
     "launcher": 5, "report": 5,
