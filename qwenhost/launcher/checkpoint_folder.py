@@ -27,6 +27,16 @@ class LocalCheckpoint(Value, frozen=True, kw_only=True):
     """``sha256``, or ``headers`` where there was nothing to compare with."""
 
 
+def speaks_qwen(folder: Path) -> bool:
+    """Whether a checkpoint is of the Qwen3.5 family, whose thinking and tool calls vLLM can parse."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    names = config.get("architectures") if isinstance(config, dict) else None
+    return isinstance(names, list) and any(str(name).startswith("Qwen3_5") for name in names)
+
+
 def verify_folder(folder: Path, *, repo_id: str | None = None, weights: bool = True) -> LocalCheckpoint:
     """Check a folder: a readable config, every shard of the index, and sane safetensors headers.
 

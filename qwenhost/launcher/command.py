@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.facts import Value
+from qwenhost.launcher.checkpoint_folder import speaks_qwen
 from qwenhost.launcher.process import ENGINE_SIDE
 from qwenhost.plan import Candidate
 from qwenhost.render import vllm_argv
@@ -47,6 +48,10 @@ CPU_FLAGS: Final = (
     "--enforce-eager",
 )  # fmt: skip
 """Small and quick to start; any of them is overridden by a later flag of the user's."""
+QWEN_PARSERS: Final = (
+    "--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder",
+)  # fmt: skip
+"""What plans carry too: thinking and tool calls come as such, not as text."""
 _CPU_ENV: Final = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
 
 
@@ -171,6 +176,7 @@ def cpu_command(options: ServeOptions, *, load_format: str | None = None) -> Eng
         "--port", str(options.port),
         "--served-model-name", *names,
         *CPU_FLAGS,
+        *(QWEN_PARSERS if local and speaks_qwen(Path(options.model)) else ()),
         *(("--load-format", load_format) if load_format else ()),
         *_service_flags(options, named=True),
     )  # fmt: skip

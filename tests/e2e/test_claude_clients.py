@@ -48,18 +48,10 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(serve: Serve, keys: Path) -> Served:
     """With tools, thinking and pictures, under two names, for two people."""
-    parsers = (
-        "--reasoning-parser",
-        "qwen3",
-        "--enable-auto-tool-choice",
-        "--tool-call-parser",
-        "qwen3_coder",
-    )
     served = serve(
         "--api-key-file", str(keys), "--served-model-name", "tiny", "--served-model-name", ALIAS,
         "--max-body-mib", "1",
-        *(word for flag in (*parsers, "--no-language-model-only") for word in ("--extra-arg", flag)),
-        name="claude",
+        "--extra-arg", "--no-language-model-only", name="claude",
     )  # fmt: skip
     served.wait_for(lambda state: state.status == "ready")
     return served

@@ -9,6 +9,7 @@ import pytest
 
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.launcher.command import (
+    QWEN_PARSERS,
     EngineCommand,
     ServeOptions,
     cpu_command,
@@ -58,6 +59,22 @@ def test_a_cpu_command_is_complete(vllm: str, tmp_path: Path) -> None:
         "--middleware", "qwenhost_key_guard.KeyGuard", "--max-model-len", "4096",
     )  # fmt: skip
     assert made.env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_small_qwen_thinks_and_calls_tools_as_the_large_one(vllm: str, tmp_path: Path, plan: Plan) -> None:
+    """The parsers of a plan, for a checkpoint of that family alone: others lack the words they look for."""
+    options = ServeOptions(model=str(tmp_path), vllm_bin=vllm)
+    config = tmp_path / "config.json"
+    for text, expected in (
+        ('{"architectures": ["Qwen3_5MoeForConditionalGeneration"]}', True),
+        ('{"architectures": ["LlamaForCausalLM"]}', False),
+        ("[]", False),
+    ):
+        config.write_text(text)
+        argv = cpu_command(options).argv
+        assert (" ".join(QWEN_PARSERS) in " ".join(argv)) is expected
+    planned = plan.chosen.vllm_argv
+    assert {word for word in QWEN_PARSERS if word.startswith("--")} <= set(planned)
 
 
 @pytest.mark.parametrize("flag", ["--api-key", "--host", "--port", "--uds", "--api-key=x", "--middleware"])
