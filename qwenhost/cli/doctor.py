@@ -12,7 +12,7 @@ from qwenhost.cli.options import json_option
 from qwenhost.cli.output import console, write_json
 
 if TYPE_CHECKING:
-    from qwenhost.launcher.preflight import Check
+    from qwenhost.launcher.checks import Check
 
 _MARKS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]", "skip": "[dim]skip[/]"}
 _UNAVAILABLE = 4

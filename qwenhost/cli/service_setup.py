@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     import click
 
+    from qwenhost.launcher.checks import Check
     from qwenhost.launcher.command import ServeOptions
     from qwenhost.launcher.launch import Launch, MetricsAddress
-    from qwenhost.launcher.preflight import Check
     from qwenhost.launcher.state import ServiceHome
     from qwenhost.plan import Plan
 
@@ -103,7 +103,8 @@ def checks_for(
 ) -> list[Check]:
     """The preflight list for what is about to be started."""
     from qwenhost.cli import wiring
-    from qwenhost.launcher.preflight import Subject, preflight
+    from qwenhost.launcher.checks import Subject
+    from qwenhost.launcher.preflight import preflight
 
     known = wiring.catalog(ctx)
     candidate = plan.chosen if plan else None
@@ -112,6 +113,8 @@ def checks_for(
     checkpoint = known.checkpoints.get(candidate.checkpoint.id) if candidate else None
     subject = Subject(
         **{name: options[name] for name in ("engine", "target", "host", "port")},
+        metrics_host=options.get("metrics_host") or "127.0.0.1",
+        metrics_port=options.get("metrics_port"),
         vllm_bin=_vllm_or_none(options),
         vllm_version=plan.inputs.vllm_version if plan else None,
         repo_id=wanted.repo_id if wanted else None,

@@ -11,7 +11,18 @@ import pytest
 
 from qwenhost.discovery import discover_host
 from qwenhost.errors import UnavailableError
-from qwenhost.launcher import preflight as pf
+from qwenhost.launcher.checks import Check, Subject
+from qwenhost.launcher.checks_engine import (
+    check_capability,
+    check_driver,
+    check_gpus,
+    check_vllm,
+    package_version,
+    torch_cuda_version,
+)
+from qwenhost.launcher.checks_host import check_open_files, check_port, check_ports, check_ram, check_shm
+from qwenhost.launcher.checks_weights import check_weights_source
+from qwenhost.launcher.preflight import preflight, require_passed
 from qwenhost.node import Gpu, GpuProcess, Host, Node
 from qwenhost.units import GIB, MIB
 
@@ -52,23 +63,36 @@ def test_a_free_port_passes_and_a_taken_one_names_its_holder() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        check = pf.check_port("127.0.0.1", port)
+        check = check_port("127.0.0.1", port)
         assert (check.status, f"127.0.0.1:{port}: address already in use" in check.detail) == ("fail", True)
         assert "(pid " in check.remedy
-    assert pf.check_port("127.0.0.1", port).status == "ok"
+    assert check_port("127.0.0.1", port).status == "ok"
+
+
+def test_the_metrics_port_must_be_free_and_another_one() -> None:
+    """Found before the weights are loaded, not when the first scrape fails."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (_, metrics) = check_ports(Subject(port=1, metrics_port=port))
+        assert (metrics.name, metrics.status) == ("metrics port", "fail")
+        assert metrics.remedy.startswith("Choose another --metrics-port")
+    assert check_ports(Subject(port=port, metrics_port=port))[1].detail == f"{port} is the engine's own port"
+    assert [check.status for check in check_ports(Subject(port=port))] == ["ok"]
 
 
 def test_an_address_of_another_machine_fails() -> None:
     """192.0.2.0/24 is for documentation."""
-    assert pf.check_port("192.0.2.1", 8000).status == "fail"
+    assert check_port("192.0.2.1", 8000).status == "fail"
 
 
 def test_gpus_must_be_enough_and_free(candidate: Candidate) -> None:
     """The plan takes two; 92 % of 140 GiB is 128.8 GiB, so 12 GiB held elsewhere is too much."""
     assert candidate.parallelism.world_size == 2
-    assert pf.check_gpus(node(2), candidate).status == "ok"
-    assert "uses 2 GPUs, 1 are visible" in pf.check_gpus(node(1), candidate).detail
-    held = pf.check_gpus(node(2, used_gib=12), candidate)
+    assert check_gpus(node(2), candidate).status == "ok"
+    assert "uses 2 GPUs, 1 are visible" in check_gpus(node(1), candidate).detail
+    held = check_gpus(node(2, used_gib=12), candidate)
     assert (held.status, "128.00 GiB free" in held.detail) == ("fail", True)
     assert "python (4711)" in held.remedy
 
@@ -78,7 +102,7 @@ def test_gpus_must_be_enough_and_free(candidate: Candidate) -> None:
 )
 def test_the_checkpoint_must_have_kernels(have: float, need: float, status: str) -> None:
     """FP8 on an A100 has none."""
-    assert pf.check_capability(node(capability=have), need).status == status
+    assert check_capability(node(capability=have), need).status == status
 
 
 @pytest.mark.parametrize(
@@ -87,7 +111,7 @@ def test_the_checkpoint_must_have_kernels(have: float, need: float, status: str)
 )
 def test_the_driver_must_know_torchs_cuda(driver_cuda: str, torch_cuda: str | None, status: str) -> None:
     """Minor versions are compatible with one another, major ones are not."""
-    assert pf.check_driver(node(cuda_version=driver_cuda), torch_cuda).status == status
+    assert check_driver(node(cuda_version=driver_cuda), torch_cuda).status == status
 
 
 @pytest.mark.parametrize(
@@ -98,31 +122,31 @@ def test_shared_memory_of_a_container_is_too_small(
     host: Host, free: int, processes: int, status: str
 ) -> None:
     """Docker gives 64 MiB unless told otherwise."""
-    assert pf.check_shm(msgspec.structs.replace(host, shm_free_bytes=free), processes).status == status
+    assert check_shm(msgspec.structs.replace(host, shm_free_bytes=free), processes).status == status
 
 
 def test_little_ram_is_a_warning(host: Host) -> None:
     """Two workers and the server at 4 GiB each."""
-    assert pf.check_ram(msgspec.structs.replace(host, ram_available_bytes=12 * GIB), 2).status == "ok"
-    assert pf.check_ram(msgspec.structs.replace(host, ram_available_bytes=11 * GIB), 2).status == "warn"
+    assert check_ram(msgspec.structs.replace(host, ram_available_bytes=12 * GIB), 2).status == "ok"
+    assert check_ram(msgspec.structs.replace(host, ram_available_bytes=11 * GIB), 2).status == "warn"
 
 
 def test_open_files() -> None:
     """Some connections and some hundred shards."""
-    assert pf.check_open_files(1024).status == "warn"
-    assert pf.check_open_files(65536).status == "ok"
-    assert pf.check_open_files(resource.RLIM_INFINITY).detail == "no limit"
+    assert check_open_files(1024).status == "warn"
+    assert check_open_files(65536).status == "ok"
+    assert check_open_files(resource.RLIM_INFINITY).detail == "no limit"
 
 
 def test_weights_must_fit_the_disk(host: Host) -> None:
     """127 GB to fetch, 500 GB free; then 100 GB free."""
-    subject = pf.Subject(repo_id="Qwen/Qwen3.5-122B-A10B-FP8", weights_bytes=127 * 10**9)
-    assert pf.check_weights_source(subject, host, {}).status == "ok"
+    subject = Subject(repo_id="Qwen/Qwen3.5-122B-A10B-FP8", weights_bytes=127 * 10**9)
+    assert check_weights_source(subject, host, {}).status == "ok"
     small = msgspec.structs.replace(host, cache_free_bytes=100 * 10**9)
-    check = pf.check_weights_source(subject, small, {})
+    check = check_weights_source(subject, small, {})
     assert (check.status, "HF_HOME" in check.remedy) == ("fail", True)
-    assert pf.check_weights_source(subject, small, {"HF_HUB_OFFLINE": "1"}).status == "skip"
-    assert pf.check_weights_source(pf.Subject(), small, {}).status == "ok"
+    assert check_weights_source(subject, small, {"HF_HUB_OFFLINE": "1"}).status == "skip"
+    assert check_weights_source(Subject(), small, {}).status == "ok"
 
 
 @pytest.fixture
@@ -139,8 +163,8 @@ def environment(tmp_path: Path) -> Path:
 
 def test_versions_are_read_without_starting_vllm(environment: Path) -> None:
     """Starting it takes ten seconds."""
-    assert pf.package_version(str(environment), "vllm") == "0.33.0"
-    assert pf.torch_cuda_version(str(environment)) == "13.0"
+    assert package_version(str(environment), "vllm") == "0.33.0"
+    assert torch_cuda_version(str(environment)) == "13.0"
 
 
 def test_a_linked_program_is_followed_to_its_environment(environment: Path, tmp_path: Path) -> None:
@@ -148,31 +172,31 @@ def test_a_linked_program_is_followed_to_its_environment(environment: Path, tmp_
     copy = tmp_path / "elsewhere/vllm"
     copy.parent.mkdir()
     copy.write_text(environment.read_text())
-    assert pf.package_version(str(copy), "vllm") == "0.33.0"
+    assert package_version(str(copy), "vllm") == "0.33.0"
 
 
 @pytest.mark.parametrize(("planned", "status"), [("0.33.0", "ok"), ("0.33.1", "ok"), ("0.32.0", "warn")])
 def test_another_version_than_the_plans_is_a_warning(environment: Path, planned: str, status: str) -> None:
     """Cache arithmetic and flags differ between minor versions."""
-    subject = pf.Subject(vllm_bin=str(environment), vllm_version=planned)
-    assert pf.check_vllm(subject)[0].status == status
+    subject = Subject(vllm_bin=str(environment), vllm_version=planned)
+    assert check_vllm(subject)[0].status == status
 
 
 def test_the_first_failure_becomes_the_error_and_names_the_others() -> None:
     """With a way out."""
     checks = [
-        pf.Check(name="port", status="ok", detail="free"),
-        pf.Check(name="gpus", status="fail", detail="no driver", remedy="Install one."),
-        pf.Check(name="ram", status="warn", detail="little"),
-        pf.Check(name="weights", status="fail", detail="no space"),
+        Check(name="port", status="ok", detail="free"),
+        Check(name="gpus", status="fail", detail="no driver", remedy="Install one."),
+        Check(name="ram", status="warn", detail="little"),
+        Check(name="weights", status="fail", detail="no space"),
     ]
     with pytest.raises(UnavailableError, match=r"gpus: no driver \(failed too: weights\)") as caught:
-        pf.require_passed(checks)
+        require_passed(checks)
     assert "--force" in caught.value.remedy
-    pf.require_passed([checks[0], checks[2]])
+    require_passed([checks[0], checks[2]])
 
 
 def test_a_simulated_engine_needs_little() -> None:
     """No GPU, no vLLM, no weights."""
-    checks = pf.preflight(pf.Subject(engine="simulated", port=1), None, {})
+    checks = preflight(Subject(engine="simulated", port=1), None, {})
     assert [check.name for check in checks] == ["port", "open files"]

@@ -9,7 +9,8 @@ import pytest
 from hub_server import running_hub
 
 from qwenhost.discovery import discover_host
-from qwenhost.launcher.preflight import Subject, check_hub
+from qwenhost.launcher.checks import Subject
+from qwenhost.launcher.checks_weights import check_hub
 from qwenhost.launcher.preflight_hub import ask_hub
 
 SUBJECT = Subject(repo_id="owner/tiny", weights_bytes=10)
