@@ -4,9 +4,8 @@ A step gives every decoding sequence its token first, then continues started pro
 ones while token budget, ``max_num_seqs`` and blocks last. Blocks that run out are taken from the sequence
 admitted last, which starts over from its prompt and the tokens it has (recompute).
 
-Steps between two events (an end, a new block, an arrival) are simulated as one stretch. Source of the
-rules: vLLM ``v1/core/sched/scheduler.py``. One simplification: there a decoding sequence admitted after an
-unfinished prompt comes after it in the budget, here before.
+Steps between two events (an end, a new block, an arrival) are simulated as one stretch. Rules: vLLM
+``v1/core/sched/scheduler.py``, but a decoding sequence always comes before an unfinished prompt here.
 """
 
 from __future__ import annotations
@@ -53,6 +52,7 @@ class Engine:
         self._prefilling: dict[Sequence, None] = {}
         self._decoding = Decoding(config, random.Random(seed))  # noqa: S311 - a model's draws
         self._serial = 0
+        self._admission_blocked = False
 
     # ------------------------------------------------------------------ from outside
 
@@ -86,6 +86,7 @@ class Engine:
         if refusal or request.prompt_tokens < 1 or request.output_tokens < 1:
             raise ValueError(refusal or "a request needs at least one token each way")
         self._serial += 1
+        self._admission_blocked &= bool(self._waiting)  # nobody passes a blocked head
         sequence = Sequence(request, now, self._serial)
         self._waiting.append(sequence)
         return sequence
@@ -96,11 +97,17 @@ class Engine:
             self._leave(sequence)
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
+        self._admission_blocked = False
         sequence.finished = True
 
     def generated(self, sequence: Sequence) -> int:
         """Tokens a sequence has produced."""
         return self._decoding.generated(sequence)
+
+    def quiet_s(self) -> float:
+        """Seconds in which nothing ends or is admitted if nothing arrives; 0 where only a step can tell."""
+        unsure = self._prefilling or not self._decoding or (self._waiting and not self._admission_blocked)
+        return 0.0 if unsure else self._time([], math.inf, self._decoding.steps_to_event())[1]
 
     def step(
         self, now: float, *, until: float = math.inf, max_steps: int = 1, collect: bool = False
@@ -137,6 +144,7 @@ class Engine:
             self._complete(sequence)
             finished.append(sequence)
         first_tokens = self._finish_prefill(chunks, finished)
+        self._admission_blocked = not (chunks or finished or self.preemptions > preempted)
         if collect:
             emitted += [(sequence, 1) for sequence in first_tokens]
         return StepResult(
@@ -337,8 +345,6 @@ class Engine:
         if sequence.junction and tokens >= sequence.junction * self.config.block_size:
             self.pool.checkpoint(hashes[sequence.junction - 1])
             sequence.junction = 0
-
-    # ------------------------------------------------------------------ small sums
 
     def _blocks_to(self, sequence: Sequence, tokens: int) -> int:
         return max(0, -(-tokens // self.config.block_size) - sequence.blocks)

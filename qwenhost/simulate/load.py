@@ -24,6 +24,8 @@ class Arrival(NamedTuple):
 
     at_s: float
     request: Request
+    session: str | None = None
+    """Whose conversation it belongs to, where that is known."""
 
 
 class Sizes:

@@ -37,7 +37,7 @@ def read_trace(path: Path, *, block_size: int, limit: int | None = None) -> list
         raise BadInputError(f"{path}: the trace holds no request", remedy=REMEDY)
     found.sort(key=lambda arrival: arrival.at_s)
     start = found[0].at_s
-    return [Arrival(arrival.at_s - start, arrival.request) for arrival in found]
+    return [arrival._replace(at_s=arrival.at_s - start) for arrival in found]
 
 
 def _arrivals(rows: Iterable[Row], path: Path, block_size: int, limit: int | None) -> list[Arrival]:
@@ -53,7 +53,7 @@ def _arrivals(rows: Iterable[Row], path: Path, block_size: int, limit: int | Non
         if traced.input_tokens > 0 and traced.output_tokens > 0:
             hashes = _hashes(traced.hash_ids, traced.input_tokens, block_size)
             request = Request(traced.input_tokens, traced.output_tokens, traced.cached_tokens, hashes)
-            found.append(Arrival(traced.at_s, request))
+            found.append(Arrival(traced.at_s, request, traced.session))
     return found
 
 
