@@ -10,22 +10,34 @@ _STEPS_PER_OCTAVE: Final = 2
 _OCTAVES: Final = 17  # up to 131,072 tokens; beyond, all experts
 
 
-def distinct_experts(tokens: float, num_experts: int, top_k: int, decay: float) -> float:
-    """Expected distinct experts hit by ``tokens`` tokens, each taking ``top_k`` of ``num_experts``.
+class DistinctExperts:
+    """Expected distinct experts hit by so many tokens, each taking ``top_k`` of ``num_experts``.
 
     Expert i is taken with p_i = 1 - exp(-lam * exp(-decay * i / num_experts)), sum p_i = top_k;
     D(n) = sum 1 - (1 - p_i)^n. ``decay`` 0 is uniform routing. Exponential, since training balances the
     load: no expert serves most tokens, as a power law's first would, but many are seldom needed.
     Interpolated between half octaves of n.
     """
-    if tokens <= 1:
-        return top_k * tokens
-    table = _table(num_experts, top_k, decay)
-    position = math.log2(tokens) * _STEPS_PER_OCTAVE
-    index = int(position)
-    if index + 1 >= len(table):
-        return table[-1]
-    return table[index] + (table[index + 1] - table[index]) * (position - index)
+
+    __slots__ = ("table", "top_k")
+
+    steps_per_octave: Final = _STEPS_PER_OCTAVE
+
+    def __init__(self, num_experts: int, top_k: int, decay: float) -> None:
+        self.top_k = top_k
+        self.table = _table(num_experts, top_k, decay)
+        """D at 2^(i / steps_per_octave) tokens."""
+
+    def __call__(self, tokens: float) -> float:
+        """For one number of tokens; below one, its share of ``top_k``."""
+        if tokens <= 1:
+            return self.top_k * tokens
+        position = math.log2(tokens) * _STEPS_PER_OCTAVE
+        index = int(position)
+        table = self.table
+        if index + 1 >= len(table):
+            return table[-1]
+        return table[index] + (table[index + 1] - table[index]) * (position - index)
 
 
 @lru_cache(maxsize=16)

@@ -14,12 +14,12 @@ from qwenhost.planner.cache import (
     kv_bytes_per_token_per_layer,
     state_bytes_per_layer,
 )
-from qwenhost.planner.experts import distinct_experts
+from qwenhost.planner.experts import DistinctExperts
 from qwenhost.planner.links import Collective
-from qwenhost.planner.tally import Kernel, StepCost, Tally
+from qwenhost.planner.tally import Kernel, Stack, StepCost, Tally, positive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from qwenhost.facts import Architecture, Checkpoint, GpuSpec, ModuleGroup, WeightFormat
     from qwenhost.plan import Parallelism, StepShape
@@ -74,9 +74,13 @@ class StepModel:
         low = constants["mtp_acceptance_low_1"] / constants["mtp_acceptance_1"]
         self.tokens_per_step_low = 1 + accepted * low
         """The same for text that is hard to draft."""
-        self._layer_kernels = self._build_layer_kernels()
-        self._shared = self._gemm("shared_expert", architecture.num_hidden_layers * 2)
-        self._head = self._gemm("lm_head", 1)
+        self.distinct = DistinctExperts(
+            architecture.num_experts, architecture.num_experts_per_tok, constants["expert_skew_decay"]
+        )
+        self._layers = self._build_layers()
+        self._shared = Stack([self._gemm("shared_expert", architecture.num_hidden_layers * 2)])
+        self._most_overlapped = constants["shared_expert_overlap_max_tokens"]
+        self._head = Stack([self._gemm("lm_head", 1)])
         self._moe = self._build_moe("routed_experts", architecture.num_hidden_layers)
         self._draft = self._build_draft()
         self._draft_moe = self._build_moe("mtp_routed_experts", 1)
@@ -85,31 +89,40 @@ class StepModel:
     # ----------------------------------------------------------------- public
 
     def cost(self, shape: StepShape) -> StepCost:
-        """Time of one engine step of this replica.
+        """Time of one engine step of this replica; nothing to do takes none."""
+        if shape.decode_sequences + shape.prefill_tokens <= 0:
+            return StepCost(0.0, 0.0, 0.0, 0.0, 0.0)
+        return self.cost_of(shape, self.distinct)
+
+    def cost_of(self, shape: StepShape, distinct: Callable[[float], float]) -> StepCost:
+        """The equations: for one step, or with arrays in ``shape`` for many (``planner.vectors``).
 
         With pipeline parallelism a step is the time in which every sequence advances once: each
         micro-batch of 1/PP of the work passes all stages while the others keep the rest busy.
+
+        Args:
+            shape: at least one token in every step.
+            distinct: expected distinct experts of so many routed tokens.
         """
         pp = self._parallel.pipeline_parallel_size
         decode, prefill = shape.decode_sequences / pp, shape.prefill_tokens / pp
         drafts = self._options.num_speculative_tokens
         tokens = decode * (1 + drafts) + prefill
-        if tokens <= 0:
-            return StepCost(0.0, 0.0, 0.0, 0.0, 0.0)
         total = Tally(self._exponent, self._spec.hbm_bytes_per_s)
-        total.gemms(self._layer_kernels, tokens)
-        if tokens > self._constants["shared_expert_overlap_max_tokens"]:
-            total.gemm(self._shared, tokens)
-        total.gemm(self._head, decode * (1 + drafts) + (shape.prefill_sequences or 1) * bool(prefill))
-        self._add_moe(total, self._moe, tokens)
-        self._add_attention_and_state(total, shape, pp)
-        total.host_s += self._fixed_s + self._constants["t_seq_s"] * decode
-        if drafts and decode:
-            self._add_drafts(total, decode)
+        total.stack(self._layers, tokens)
+        total.stack(self._shared, tokens, tokens > self._most_overlapped)
+        chunks = shape.prefill_sequences + (shape.prefill_sequences < 1)
+        total.stack(self._head, decode * (1 + drafts) + chunks * (prefill > 0))
+        self._add_moe(total, self._moe, tokens, distinct)
+        self._add_state(total, decode, shape.decode_context_tokens / pp)
+        self._add_prefill(total, shape, chunks, pp)
+        total.host_s += self._fixed_s + self._sequence_s * decode
+        if drafts:
+            self._add_drafts(total, decode, distinct)
         total.link_s += self._link_seconds(tokens)
         if self._options.enforce_eager:
             # The host launches every kernel while the GPU works: the step takes the longer of the two.
-            total.host_s += max(0.0, self._launch_all_s - total.seconds)
+            total.host_s += positive(self._launch_all_s - total.seconds)
         return total.cost(self._multiplier)
 
     def seconds(self, shape: StepShape) -> float:
@@ -132,20 +145,22 @@ class StepModel:
             factor *= self._constants["pipeline_step_multiplier"]
         return factor
 
-    def _build_layer_kernels(self) -> list[Kernel]:
+    def _build_layers(self) -> Stack:
         arch = self._arch
         linear, full = arch.num_linear_attention_layers, arch.num_full_attention_layers
-        return [
-            self._gemm("linear_attn", linear * 2),
-            self._gemm("linear_attn_small", linear),
-            self._gemm("self_attn", full * 2),
-            self._gemm("router", arch.num_hidden_layers, sharded=False),
-        ]
+        return Stack(
+            [
+                self._gemm("linear_attn", linear * 2),
+                self._gemm("linear_attn_small", linear),
+                self._gemm("self_attn", full * 2),
+                self._gemm("router", arch.num_hidden_layers, sharded=False),
+            ]
+        )
 
-    def _build_draft(self) -> list[Kernel]:
+    def _build_draft(self) -> Stack:
         if not self._options.num_speculative_tokens:
-            return []
-        return [self._gemm("mtp_fc", 1), self._gemm("mtp_self_attn", 2), self._head]
+            return Stack([])
+        return Stack([self._gemm("mtp_fc", 1), self._gemm("mtp_self_attn", 2), self._gemm("lm_head", 1)])
 
     def _build_moe(self, group: ModuleGroup, layers: int) -> Kernel:
         arch = self._arch
@@ -201,6 +216,15 @@ class StepModel:
         # One read, one write, and one more state written per draft token.
         state = (2 + drafts) * state_bytes_per_layer(arch, cache) * arch.num_linear_attention_layers
         self._state_bytes_per_sequence = state
+        self._gdn, self._attention = (
+            self._constants.kernel("gdn_decode"),
+            self._constants.kernel("attention_decode"),
+        )
+        self._decode_launch_s = (
+            arch.num_linear_attention_layers * self._gdn.t0_s
+            + arch.num_full_attention_layers * self._attention.t0_s
+        )
+        self._sequence_s = self._constants["t_seq_s"]
         layers = arch.num_full_attention_layers
         self._kv_bytes_per_token = kv_bytes_per_token_per_layer(arch, cache) * layers
         heads = arch.num_attention_heads / self._tp
@@ -219,44 +243,46 @@ class StepModel:
 
     # ----------------------------------------------------------------- what a step adds
 
-    def _add_moe(self, total: Tally, moe: Kernel, tokens: float, times: int = 1) -> None:
-        arch, parallel = self._arch, self._parallel
+    def _add_moe(
+        self, total: Tally, moe: Kernel, tokens: float, distinct: Callable[[float], float], times: int = 1
+    ) -> None:
         # All data-parallel ranks meet in the experts.
-        routed = tokens * parallel.data_parallel_size
-        decay = self._constants["expert_skew_decay"]
-        distinct = distinct_experts(routed, arch.num_experts, arch.num_experts_per_tok, decay)
-        busiest = 1.0
-        if parallel.enable_expert_parallel and self._ranks > 1:
-            share = distinct / self._ranks
-            spread = 2 * math.log(self._ranks) * share * (1 - distinct / arch.num_experts)
-            distinct = min(arch.num_experts, (share + math.sqrt(max(0.0, spread))) * self._ranks)
+        routed = tokens * self._parallel.data_parallel_size
+        hit, busiest = distinct(routed), 1.0
+        if self._parallel.enable_expert_parallel and self._ranks > 1:
+            hit = self._hit_on_fullest_rank(hit) * self._ranks
             busiest = self._constants["expert_parallel_hot_rank"]
-        read = moe.weight_bytes * distinct + moe.bytes_per_token * tokens
+        read = moe.weight_bytes * hit + moe.bytes_per_token * tokens
         total.kernel(moe, read, moe.flops_per_token * routed * busiest, times)
 
-    def _add_attention_and_state(self, total: Tally, shape: StepShape, pp: int) -> None:
-        arch, c = self._arch, self._constants
-        if shape.decode_sequences:
-            state = self._state_bytes_per_sequence * shape.decode_sequences / pp
-            gdn, attention = c.kernel("gdn_decode"), c.kernel("attention_decode")
-            total.stream(state, gdn.bandwidth_efficiency)
-            context = self._kv_bytes_per_token * shape.decode_context_tokens / pp
-            total.stream(context, attention.bandwidth_efficiency)
-            total.host_s += arch.num_linear_attention_layers * gdn.t0_s
-            total.host_s += arch.num_full_attention_layers * attention.t0_s
-        if shape.prefill_tokens:
-            chunks = max(1, shape.prefill_sequences)
-            before = shape.prefill_tokens * shape.prefill_context_tokens / chunks
-            inside = shape.prefill_tokens**2 / 2 / chunks
-            flops = self._attention_flops * (before + inside) / pp
-            total.compute(flops, self._attention_prefill_flops_per_s, self._spec.bf16_flops)
-            total.flops_s += self._gdn_prefill_s_per_token * shape.prefill_tokens / pp
+    def _hit_on_fullest_rank(self, hit: float) -> float:
+        """Expert parallel: the mean rank's share and the fullest's expected excess, at most all it holds."""
+        experts, ranks = self._arch.num_experts, self._ranks
+        share = hit / ranks
+        spread = 2 * math.log(ranks) * share * (1 - hit / experts)
+        excess: float = positive(spread) ** 0.5
+        fullest = share + excess
+        return fullest - positive(fullest - experts / ranks)
 
-    def _add_drafts(self, total: Tally, decode: float) -> None:
-        drafts = self._options.num_speculative_tokens
-        total.gemms(self._draft, decode, drafts)
-        self._add_moe(total, self._draft_moe, decode, drafts)
-        total.host_s += drafts * self._constants["draft_token_s"]
+    def _add_state(self, total: Tally, decode: float, context_tokens: float) -> None:
+        """Gated DeltaNet state and KV cache of the decoding sequences."""
+        total.stream(self._state_bytes_per_sequence * decode, self._gdn.bandwidth_efficiency)
+        total.stream(self._kv_bytes_per_token * context_tokens, self._attention.bandwidth_efficiency)
+        total.host_s += self._decode_launch_s * (decode > 0)
+
+    def _add_prefill(self, total: Tally, shape: StepShape, chunks: float, pp: int) -> None:
+        """Attention of each chunk to what stands before it and inside it; linear attention by the token."""
+        before = shape.prefill_tokens * shape.prefill_context_tokens / chunks
+        inside = shape.prefill_tokens**2 / 2 / chunks
+        flops = self._attention_flops * (before + inside) / pp
+        total.compute(flops, self._attention_prefill_flops_per_s, self._spec.bf16_flops)
+        total.flops_s += self._gdn_prefill_s_per_token * shape.prefill_tokens / pp
+
+    def _add_drafts(self, total: Tally, decode: float, distinct: Callable[[float], float]) -> None:
+        drafts, some = self._options.num_speculative_tokens, decode > 0
+        total.stack(self._draft, decode, drafts * some)
+        self._add_moe(total, self._draft_moe, decode, distinct, drafts * some)
+        total.host_s += drafts * some * self._constants["draft_token_s"]
 
     def _link_seconds(self, tokens: float) -> float:
         layers, hidden = self._arch.num_hidden_layers, self._arch.hidden_size

@@ -54,8 +54,32 @@ class Kernel(NamedTuple):
     peak_flops: float
 
 
+class Stack:
+    """Dense kernels that always run over the same tokens: their weights' time is known before the tokens."""
+
+    __slots__ = ("ideal_s_per_token", "launch_s", "read_bytes", "times_s")
+
+    def __init__(self, kernels: Iterable[Kernel]) -> None:
+        rows = tuple(kernels)
+        self.times_s = tuple(
+            (kernel.weight_bytes / kernel.bytes_per_s, kernel.flops_per_token / kernel.flops_per_s)
+            for kernel in rows
+        )
+        """(memory seconds, compute seconds per token) of each."""
+        self.launch_s = sum(kernel.launch_s for kernel in rows)
+        self.read_bytes = sum(kernel.weight_bytes for kernel in rows)
+        self.ideal_s_per_token = sum(kernel.flops_per_token / kernel.peak_flops for kernel in rows)
+
+
 class Tally:
-    """Running totals of a step."""
+    """Running totals of a step.
+
+    Every number may be a float or a NumPy array over many steps: the equations know only arithmetic, and
+    a condition is a factor of 0 or 1.
+    """
+
+    __slots__ = ("_bandwidth", "_exponent", "_ideal_flops_s", "_read_bytes",
+                 "flops_s", "hbm_s", "host_s", "link_s")  # fmt: skip
 
     def __init__(self, exponent: float, bandwidth: float) -> None:
         self._exponent = exponent
@@ -68,24 +92,28 @@ class Tally:
         """All so far."""
         return self.hbm_s + self.flops_s + self.link_s + self.host_s
 
-    def gemm(self, kernel: Kernel, tokens: float) -> None:
-        """A dense kernel over this many tokens."""
-        self.kernel(kernel, kernel.weight_bytes, kernel.flops_per_token * tokens)
-
-    def gemms(self, kernels: Iterable[Kernel], tokens: float, times: int = 1) -> None:
+    def stack(self, stack: Stack, tokens: float, times: float = 1) -> None:
         """Dense kernels over this many tokens, the lot run ``times`` over."""
-        for kernel in kernels:
-            self.kernel(kernel, kernel.weight_bytes, kernel.flops_per_token * tokens, times)
+        p = self._exponent
+        root = 1 / p
+        for memory_s, per_token_s in stack.times_s:
+            compute_s = per_token_s * tokens
+            whole_s = times * (memory_s**p + compute_s**p) ** root
+            by_compute_s = whole_s * (compute_s > memory_s)
+            self.flops_s += by_compute_s
+            self.hbm_s += whole_s - by_compute_s
+        self.host_s += times * stack.launch_s
+        self._read_bytes += times * stack.read_bytes
+        self._ideal_flops_s += times * stack.ideal_s_per_token * tokens
 
     def kernel(self, kernel: Kernel, read_bytes: float, flops: float, times: int = 1) -> None:
         """t0 + (memory^p + compute^p)^(1/p), the sum charged to the longer of the two; ``times`` over."""
         memory_s, compute_s = read_bytes / kernel.bytes_per_s, flops / kernel.flops_per_s
         p = self._exponent
-        if memory_s >= compute_s:
-            if memory_s:
-                self.hbm_s += times * memory_s * (1 + (compute_s / memory_s) ** p) ** (1 / p)
-        else:
-            self.flops_s += times * compute_s * (1 + (memory_s / compute_s) ** p) ** (1 / p)
+        whole_s = times * (memory_s**p + compute_s**p) ** (1 / p)
+        by_compute_s = whole_s * (compute_s > memory_s)
+        self.flops_s += by_compute_s
+        self.hbm_s += whole_s - by_compute_s
         self.host_s += times * kernel.launch_s
         self._read_bytes += times * read_bytes
         self._ideal_flops_s += times * flops / kernel.peak_flops
@@ -100,12 +128,18 @@ class Tally:
         self.flops_s += flops / flops_per_s
         self._ideal_flops_s += flops / peak_flops
 
-    def cost(self, multiplier: float) -> StepCost:
-        """The step's cost; ``multiplier`` corrects a whole GPU kind and leaves the ideal alone."""
+    def cost(self, factor: float) -> StepCost:
+        """The step's cost; ``factor`` corrects all but the ideal."""
+        memory_s, compute_s = self._read_bytes / self._bandwidth, self._ideal_flops_s
         return StepCost(
-            hbm_s=self.hbm_s * multiplier,
-            flops_s=self.flops_s * multiplier,
-            link_s=self.link_s * multiplier,
-            host_s=self.host_s * multiplier,
-            ideal_s=max(self._read_bytes / self._bandwidth, self._ideal_flops_s),
+            hbm_s=self.hbm_s * factor,
+            flops_s=self.flops_s * factor,
+            link_s=self.link_s * factor,
+            host_s=self.host_s * factor,
+            ideal_s=memory_s + positive(compute_s - memory_s),
         )
+
+
+def positive(value: float) -> float:
+    """The value where it is above 0, else 0; of floats and of arrays."""
+    return (value + abs(value)) / 2

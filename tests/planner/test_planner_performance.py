@@ -8,7 +8,7 @@ import pytest
 
 from qwenhost.plan import Parallelism, StepShape
 from qwenhost.planner.constants import Constants
-from qwenhost.planner.experts import distinct_experts
+from qwenhost.planner.experts import DistinctExperts
 from qwenhost.planner.links import Collective
 from qwenhost.planner.performance import StepModel, StepOptions
 
@@ -43,7 +43,7 @@ def decode(users: int, context: int = 1024) -> StepShape:
 )
 def test_distinct_experts(decay: float, expected: tuple[int, ...]) -> None:
     """8 of 256 experts for 1, 16, 64 and 256 tokens; 16 uniform tokens hit 256 * (1 - (31/32)^16) = 102."""
-    got = tuple(round(distinct_experts(tokens, 256, 8, decay)) for tokens in (1, 16, 64, 256))
+    got = tuple(round(DistinctExperts(256, 8, decay)(tokens)) for tokens in (1, 16, 64, 256))
     assert got == expected
 
 
@@ -58,7 +58,7 @@ def test_eager_mode_takes_the_longer_of_host_and_gpu(catalog: Catalog) -> None:
 
 def test_distinct_experts_never_exceed_all() -> None:
     """However long the prompt."""
-    assert distinct_experts(10**6, 256, 8, 3.9) <= 256
+    assert DistinctExperts(256, 8, 3.9)(10**6) <= 256
 
 
 def test_one_token_reads_the_active_weights(catalog: Catalog) -> None:
