@@ -50,6 +50,13 @@ class RequestRecord(Value, frozen=True, kw_only=True):
     """What the server or the system said, shortened."""
     reasoning_tokens: int | None = None
     """The server's own count of thinking tokens, where it gives one."""
+    session: int | None = None
+    """Which session it belongs to, and which turn of it, from 0."""
+    turn: int | None = None
+    replica: int | None = None
+    """Which of several URLs it was sent to, from 0."""
+    tool_calls: int = 0
+    """Calls of tools in the answer."""
 
     @property
     def ok(self) -> bool:

@@ -98,6 +98,7 @@ class StreamDecoder(ABC):
         self.output_tokens: int | None = None
         self.cached_tokens = 0
         self.reasoning_tokens: int | None = None
+        self.tool_calls = 0
         self.ended = False
         """The stream said that it is over."""
         self.error: str | None = None

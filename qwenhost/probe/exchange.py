@@ -86,3 +86,9 @@ class Exchange:
         """Whether the end of the connection is the regular end of this body."""
         framed = b"content-length" in self.headers or b"transfer-encoding" in self.headers
         return self.status >= 200 and not framed
+
+    @property
+    def retry_after_s(self) -> float:
+        """What the server asks to wait before the next request; 0 where it does not say seconds."""
+        asked = self.headers.get(b"retry-after", b"")
+        return float(asked) if asked.isdigit() else 0.0

@@ -15,6 +15,7 @@ from qwenhost.probe.client import Client
 from qwenhost.probe.clock import new_runner
 from qwenhost.probe.content import FilePrompts, SyntheticPrompts, TextPool
 from qwenhost.probe.counters import counter_deltas, read_counters
+from qwenhost.probe.course import Singles
 from qwenhost.probe.endpoints import PATHS, Ask, auth_headers, request_body
 from qwenhost.probe.exchange import Exchange
 from qwenhost.probe.identify import Sampler, calibrate, identify
@@ -109,7 +110,12 @@ async def _run(
             )
         )
         traffic = Traffic(
-            config, client, payload=requests.payload, seed=seed, writer=writer, on_progress=on_progress
+            config,
+            client,
+            course=Singles(requests.payload),
+            seed=seed,
+            writer=writer,
+            on_progress=on_progress,
         )
         lag = await traffic.offer()
         counters = counter_deltas(before, await read_counters(target, selector, headers))

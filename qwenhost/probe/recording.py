@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from qwenhost.measurements import RequestRecord
+from qwenhost.probe.course import Label
 from qwenhost.probe.endpoints import Endpoint, StreamDecoder, decoder
 from qwenhost.probe.sse import events
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from qwenhost.probe.exchange import Exchange
 
+_NOWHERE: Final = Label()
 _EVENTS_PER_SLICE: Final = 64  # About 0.1 ms of work.
 
 
@@ -23,13 +25,20 @@ class Recorder:
     Args:
         endpoint: dialect of the answers.
         zero: the start of the run on the clock.
-        on_record: called with each record.
+        on_record: called with each record and the exchange it was made of.
+        label: where a request belongs.
     """
 
-    def __init__(self, endpoint: Endpoint, zero: float, on_record: Callable[[RequestRecord], None]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        zero: float,
+        on_record: Callable[[RequestRecord, Exchange], None],
+        label: Callable[[int], Label] = lambda _: _NOWHERE,
+    ) -> None:
         self._endpoint: Endpoint = endpoint
         self._zero = zero
-        self._on_record = on_record
+        self._on_record, self._label = on_record, label
         self._waiting: deque[Exchange] = deque()
         self._slices: Iterator[None] | None = None
 
@@ -60,10 +69,13 @@ class Recorder:
                 stream.feed(arrival, data)
                 if count % _EVENTS_PER_SLICE == 0:
                     yield
-        self._on_record(to_record(exchange, stream, self._zero))
+        record = to_record(exchange, stream, self._zero, self._label(exchange.index))
+        self._on_record(record, exchange)
 
 
-def to_record(exchange: Exchange, stream: StreamDecoder, zero: float) -> RequestRecord:
+def to_record(
+    exchange: Exchange, stream: StreamDecoder, zero: float, label: Label = _NOWHERE
+) -> RequestRecord:
     """The record of one ended exchange; times become seconds since ``zero``."""
     error, detail = _what_went_wrong(exchange, stream)
     times = tuple(t - zero for t in stream.chunk_times)
@@ -89,6 +101,10 @@ def to_record(exchange: Exchange, stream: StreamDecoder, zero: float) -> Request
         error=error,
         error_detail=detail or None,
         http_status=exchange.status or None,
+        session=label.session,
+        turn=label.turn,
+        replica=label.replica,
+        tool_calls=stream.tool_calls,
     )
 
 

@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import signal
-import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qwenhost.probe.arrivals import closed_loop, schedule
+from qwenhost.probe.beside import beside, on_interrupt, quiet_garbage_collector
 from qwenhost.probe.clock import now
+from qwenhost.probe.course import Earlier
 from qwenhost.probe.exchange import Exchange
 from qwenhost.probe.gaps import RecordStore
+from qwenhost.probe.itinerary import itinerary
 from qwenhost.probe.recording import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
     from qwenhost.measurements import RequestRecord
     from qwenhost.probe.client import Client
     from qwenhost.probe.clock import LoopLag
     from qwenhost.probe.config import ProbeConfig
+    from qwenhost.probe.course import Course
     from qwenhost.probe.records import RecordWriter
 
 _LEAD_S: Final = 0.05
@@ -40,6 +40,10 @@ _PROGRESS_EVERY_S: Final = 0.25
 _GRACE_AFTER_INTERRUPT_S: Final = 1.0
 _PAUSE_AFTER_FAILURE_S: Final = 0.25
 """Before a closed loop's slot sends again: a server that is gone is not hammered."""
+_LONGEST_PAUSE_S: Final = 60.0
+"""However long a server asks us to wait with ``Retry-After``."""
+_READY_AHEAD_S: Final = 0.005
+"""A session's next request is made so long before it is due."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +68,10 @@ class Traffic:
     Args:
         config: what load.
         client: sends it; its ``on_end`` is taken over.
-        payload: makes the request of an index.
+        course: the requests, their order, and what follows an answer.
         seed: of the arrivals.
         writer: takes each record as its request ends.
+        earlier: what a resumed run had done.
         on_progress: called about four times a second.
     """
 
@@ -76,19 +81,21 @@ class Traffic:
         client: Client,
         *,
         writer: RecordWriter,
-        payload: Callable[[int], bytes],
+        course: Course,
         seed: int,
         on_progress: Callable[[Progress], None] | None,
+        earlier: Earlier | None = None,
     ) -> None:
         self.store = RecordStore()
         """Records in the order in which their requests ended."""
         self.zero = 0.0
         """The start of the run on the clock."""
         self.interrupted = False
-        self._config, self._client, self._payload, self._seed = config, client, payload, seed
+        self._config, self._client, self._course, self._seed = config, client, course, seed
         self._on_progress = on_progress
         self._writer = writer
-        self._limit = config.planned_requests
+        self._earlier = earlier or Earlier()
+        self._limit: int | None = None
         self._stop_at: float | None = None
         self._phase = "load"
         self._sent = self._failed = self._output_tokens = 0
@@ -96,7 +103,10 @@ class Traffic:
         """Requests of the schedule that are yet to be sent."""
         self._pausing = 0
         """Slots of a closed loop that wait after a failure."""
-        self._next_index = 0
+        self._between = 0
+        """Sessions whose answer is being read or thought about."""
+        self._starts: Iterator[int] = iter(())
+        self._more_starts = True
         self._prepared: deque[tuple[int, bytes]] = deque()
         self._work_waits = asyncio.Event()
         self._idle = asyncio.Event()
@@ -105,15 +115,18 @@ class Traffic:
     async def offer(self) -> LoopLag:
         """Send everything, wait for the answers, record them; returns how late the client was."""
         config, client = self._config, self._client
-        self._top_up(min(_PREPARED, self._limit or _PREPARED, config.concurrency or 1))
+        for record in self._earlier.records:
+            self.store.add(record)
+        plan = itinerary(config, self._course, self._earlier, self._seed)
+        self._limit, self._starts = plan.limit, plan.starts
+        self._top_up(min(_PREPARED, config.concurrency or 1))
         if config.concurrency is not None:
-            await client.preconnect(min(config.concurrency, self._limit or config.concurrency))
-        due = self._due_times()
+            await client.preconnect(len(plan.due))
         client.on_end = self._on_end
-        with _quiet_garbage_collector(), self._stop_on_interrupt():
+        with quiet_garbage_collector(), on_interrupt(self._interrupt):
             self._start_clock()
-            async with _beside(self._background(), self._tick()):
-                await self._send_on_schedule(due)
+            async with beside(self._background(), self._tick()):
+                await self._send_on_schedule(plan.due)
                 await self._drain()
                 lag = client.selector.turns.summary()
                 while self._recorder.pending:
@@ -122,26 +135,10 @@ class Traffic:
 
     def _start_clock(self) -> None:
         self._client.selector.begin()
-        self.zero = now() + _LEAD_S
-        self._recorder = Recorder(self._config.endpoint, self.zero, self._keep)
+        self.zero = now() + _LEAD_S - self._earlier.until_s
+        self._recorder = Recorder(self._config.endpoint, self.zero, self._keep, label=self._course.label)
         duration = self._config.planned_duration_s
         self._stop_at = None if duration is None else self.zero + duration
-
-    def _due_times(self) -> list[float]:
-        config = self._config
-        if config.concurrency is not None:
-            return closed_loop(config.concurrency, config.ramp_up_s)[: self._limit]
-        assert config.rate is not None  # noqa: S101 - checked in ProbeConfig.check
-        due = schedule(
-            config.arrivals,
-            config.rate,
-            n=self._limit,
-            duration_s=config.planned_duration_s,
-            seed=self._seed,
-            burstiness=config.burstiness,
-        )
-        self._limit = len(due)
-        return due
 
     # ----------------------------------------------------------------- sending
 
@@ -154,7 +151,8 @@ class Traffic:
             if self.interrupted or self._past_end(instant):
                 break
             self._to_schedule -= 1
-            self._send(instant)
+            if not self._send(instant):
+                break
         self._to_schedule = 0
 
     async def _sleep_until(self, instant: float) -> None:
@@ -170,24 +168,45 @@ class Traffic:
     def _past_end(self, instant: float) -> bool:
         return self._stop_at is not None and instant >= self._stop_at
 
-    def _send(self, due: float) -> None:
+    def _send(self, due: float) -> bool:
+        """Send the next request that waits for no answer; False where none is left or allowed."""
         if not self._prepared:
             self._top_up(1)
-        index, payload = self._prepared.popleft()
+        if not self._prepared or not self._admitted(self._prepared[0][0]):
+            return False
+        self._start(*self._prepared.popleft(), due)
+        return True
+
+    def _start(self, index: int, payload: bytes, due: float) -> None:
         self._sent += 1
         self._client.start(Exchange(payload, index=index, due=due))
         self._work_waits.set()
 
+    def _admitted(self, index: int) -> bool:
+        if self._course.admits(index):
+            return True
+        self._stop_at = now()
+        return False
+
     def _on_end(self, exchange: Exchange) -> None:
         self._recorder.add(exchange)
         self._work_waits.set()
+        good = exchange.error is None and exchange.status == 200
+        if good and self._course.follows(exchange.index):
+            self._between += 1  # Until the answer has been read: see _keep.
+        else:
+            self._free_slot(exchange, self._client.selector.stamp if good else None)
+
+    def _free_slot(self, exchange: Exchange, due: float | None) -> None:
+        """A chain of requests is over. ``due``: when a closed loop sends again; None: after a pause."""
         if self._config.concurrency is None:
             self._note_if_idle()
-        elif exchange.error is None and exchange.status == 200:
-            self._go_on(self._client.selector.stamp)
+        elif due is not None:
+            self._go_on(due)
         else:
             self._pausing += 1
-            asyncio.get_running_loop().call_later(_PAUSE_AFTER_FAILURE_S, self._end_pause)
+            pause_s = min(max(_PAUSE_AFTER_FAILURE_S, exchange.retry_after_s), _LONGEST_PAUSE_S)
+            asyncio.get_running_loop().call_later(pause_s, self._end_pause)
 
     def _end_pause(self) -> None:
         self._pausing -= 1
@@ -195,21 +214,61 @@ class Traffic:
 
     def _go_on(self, due: float) -> None:
         """Let a closed loop's freed slot send again, if anything is left to send."""
-        within = self._limit is None or self._sent + self._to_schedule < self._limit
-        if within and not self.interrupted and not self._past_end(due):
-            self._send(due)
-        else:
+        if not self._may_send(due) or not self._send(due):
             self._note_if_idle()
 
+    def _may_send(self, due: float) -> bool:
+        within = self._limit is None or self._sent + self._to_schedule < self._limit
+        return within and not self.interrupted and not self._past_end(due)
+
     def _note_if_idle(self) -> None:
-        if not self._client.in_flight and not self._pausing:
+        if not self._busy:
             self._idle.set()
+
+    @property
+    def _busy(self) -> bool:
+        waiting = (self._pausing or self._between) and not self.interrupted
+        return bool(self._client.in_flight or waiting)
+
+    # ----------------------------------------------------------------- sessions
+
+    def _follow_up(self, exchange: Exchange) -> None:
+        """Have the next request of a session sent when its user has thought; latency counts from then.
+
+        Reading the answer is part of the thinking: a client that needs longer delays the next turn and
+        no figure.
+        """
+        follow = self._course.follow(exchange)
+        assert exchange.finished is not None  # noqa: S101 - it ended
+        due = max(
+            exchange.finished + follow.think_s, self.zero + follow.not_before_s, now() + 2 * _READY_AHEAD_S
+        )
+        if self._past_end(due):
+            self._between -= 1
+            self._free_slot(exchange, now())
+        else:
+            asyncio.get_running_loop().call_at(
+                due - _READY_AHEAD_S, self._ready_follow_up, follow.request, due
+            )
+
+    def _ready_follow_up(self, index: int, due: float) -> None:
+        payload = b"" if self.interrupted else self._course.payload(index)
+        asyncio.get_running_loop().call_at(due, self._send_follow_up, index, payload, due)
+
+    def _send_follow_up(self, index: int, payload: bytes, due: float) -> None:
+        self._between -= 1
+        open_loop = self._config.concurrency is None
+        allowed = not self.interrupted if open_loop else self._may_send(due)
+        if allowed and self._admitted(index):
+            self._start(index, payload, due)
+        else:
+            self._note_if_idle()
 
     async def _drain(self) -> None:
         """Wait for the requests in flight; every one of them has a deadline."""
         if self._config.concurrency is None:
             self._phase = "drain"
-        while self._client.in_flight or self._pausing:
+        while self._busy:
             self._idle.clear()
             if self.interrupted:
                 with contextlib.suppress(TimeoutError):
@@ -218,22 +277,8 @@ class Traffic:
             else:
                 await self._idle.wait()
 
-    @contextlib.contextmanager
-    def _stop_on_interrupt(self) -> Iterator[None]:
-        """Ctrl-C stops sending and keeps what there is; a second one drops what is in flight at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        loop = asyncio.get_running_loop()
-        before = signal.getsignal(signal.SIGINT)
-        loop.add_signal_handler(signal.SIGINT, self._interrupt)
-        try:
-            yield
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
-            signal.signal(signal.SIGINT, before)
-
     def _interrupt(self) -> None:
+        """Ctrl-C stops sending and keeps what there is; a second one drops what is in flight at once."""
         if self.interrupted:
             self._client.abandon(self._client.in_flight, "interrupted")
         self.interrupted = True
@@ -256,19 +301,29 @@ class Traffic:
 
     def _wants_payload(self) -> bool:
         ahead = min(_PREPARED, self._config.concurrency or 8)
-        more = self._limit is None or self._next_index < self._limit
-        return more and len(self._prepared) < ahead and not self.interrupted
+        return self._more_starts and len(self._prepared) < ahead and not self.interrupted
 
     def _top_up(self, count: int) -> None:
         for _ in range(count):
-            self._prepared.append((self._next_index, self._payload(self._next_index)))
-            self._next_index += 1
+            index = next(self._starts, None)
+            if index is None:
+                self._more_starts = False
+                return
+            self._prepared.append((index, self._course.payload(index)))
 
-    def _keep(self, record: RequestRecord) -> None:
+    def _keep(self, record: RequestRecord, exchange: Exchange) -> None:
         self.store.add(record)
         self._writer.write(record)
+        self._course.note(record)
         self._failed += not record.ok
         self._output_tokens += record.output_tokens
+        good = exchange.error is None and exchange.status == 200
+        if good and self._course.follows(exchange.index):
+            if record.ok:
+                self._follow_up(exchange)
+            else:  # Without its answer a session cannot go on.
+                self._between -= 1
+                self._free_slot(exchange, None)
 
     async def _tick(self) -> None:
         while True:
@@ -282,42 +337,10 @@ class Traffic:
             phase=self._phase,
             elapsed_s=max(0.0, now() - self.zero),
             sent=self._sent,
-            completed=len(self.store.records) - self._failed,
+            completed=len(self.store.records) - len(self._earlier.records) - self._failed,
             failed=self._failed,
             in_flight=len(self._client.in_flight),
             output_tokens=self._output_tokens,
             total_requests=self._limit,
             duration_s=self._config.planned_duration_s,
         )
-
-
-@contextlib.asynccontextmanager
-async def _beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run coroutines beside the block and end them with it; what they raise is raised here."""
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in ended:
-        if isinstance(result, Exception):
-            raise result
-
-
-@contextlib.contextmanager
-def _quiet_garbage_collector() -> Iterator[None]:
-    """Keep full collections, which stop everything for milliseconds, out of the run.
-
-    The hot path makes no cycles, so nothing piles up; young generations are still collected.
-    """
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(thresholds[0] * 20, 50, 1000)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()

@@ -1,0 +1,123 @@
+"""Which requests a run consists of, in which order, and what follows an answer.
+
+The traffic asks a course and knows nothing of prompts, sessions, traces or prices. An index names a
+request for good: the same course gives the same request for it, so that a run can be resumed.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from qwenhost.measurements import RequestRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from qwenhost.probe.exchange import Exchange
+
+
+class Follow(NamedTuple):
+    """What comes after an answer."""
+
+    request: int
+    think_s: float
+    """From the answer's last byte to the next request's due time."""
+    not_before_s: float = 0.0
+    """Since the start of the run; recorded traffic keeps its instants where the server lets it."""
+
+
+class Label(NamedTuple):
+    """Where a request belongs, for its record."""
+
+    session: int | None = None
+    turn: int | None = None
+    replica: int | None = None
+
+
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run that is resumed had already done."""
+
+    records: tuple[RequestRecord, ...] = ()
+    done: frozenset[int] = frozenset()
+    until_s: float = 0.0
+    """Where its clock stood; the run goes on from there."""
+
+
+class Course(Protocol):
+    """The requests of a run."""
+
+    total: int | None
+    """Requests there are; None: without end."""
+    due_s: Sequence[float] | None
+    """Recorded instants of the starts, ascending; None: the law of arrivals gives them."""
+
+    def starts(self, done: Collection[int] = ()) -> Iterator[int | None]:
+        """Requests that wait for no answer, in order; None for one of which everything is done."""
+
+    def requests_in(self, starts: Sequence[int]) -> int:
+        """How many requests so many starts lead to."""
+
+    def payload(self, index: int) -> bytes:
+        """A request as it goes on the wire; all before it in its session have been answered."""
+
+    def label(self, index: int) -> Label:
+        """Where it belongs."""
+
+    def follows(self, index: int) -> bool:
+        """Whether another request waits for this one's answer."""
+
+    def follow(self, exchange: Exchange) -> Follow:
+        """What comes after this good answer; asked once, and only where something follows."""
+
+    def admits(self, index: int) -> bool:
+        """Whether it may be sent; False ends the run."""
+
+    def note(self, record: RequestRecord) -> None:
+        """Take notice of an ended request."""
+
+
+class Singles:
+    """Requests that have nothing to do with one another, without end.
+
+    Args:
+        payload: makes the request of an index.
+    """
+
+    total: int | None = None
+    due_s: Sequence[float] | None = None
+
+    def __init__(self, payload: Callable[[int], bytes]) -> None:
+        self.payload = payload
+
+    def starts(self, done: Collection[int] = ()) -> Iterator[int | None]:
+        """Every index."""
+        return (None if index in done else index for index in count())
+
+    def requests_in(self, starts: Sequence[int]) -> int:
+        """As many."""
+        return len(starts)
+
+    def label(self, index: int) -> Label:
+        """None."""
+        del index
+        return Label()
+
+    def follows(self, index: int) -> bool:
+        """Never."""
+        del index
+        return False
+
+    def follow(self, exchange: Exchange) -> Follow:
+        """Never asked."""
+        raise NotImplementedError(exchange)
+
+    def admits(self, index: int) -> bool:
+        """Always."""
+        del index
+        return True
+
+    def note(self, record: RequestRecord) -> None:
+        """Nothing to note."""

@@ -1,0 +1,59 @@
+"""What of a course is sent on schedule: which requests, when, and how many in all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from qwenhost.probe.arrivals import closed_loop, schedule
+
+if TYPE_CHECKING:
+    from qwenhost.probe.config import ProbeConfig
+    from qwenhost.probe.course import Course, Earlier
+
+
+class Itinerary(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a run that is known beforehand."""
+
+    due: list[float]
+    """Of an open loop's starts, or of the first request of each slot of a closed one."""
+    starts: Iterator[int]
+    """Requests that wait for no answer, in order."""
+    limit: int | None
+    """Requests still to be sent; None where time rules."""
+
+
+def itinerary(config: ProbeConfig, course: Course, earlier: Earlier, seed: int) -> Itinerary:
+    """Of a run, less what was done earlier."""
+    starts = course.starts(earlier.done)
+    if config.concurrency is not None:
+        limit = _most_requests(config, course, earlier)
+        first = closed_loop(config.concurrency, config.ramp_up_s)[:limit]
+        left = (index for index in starts if index is not None)
+        return Itinerary(due=[earlier.until_s + at for at in first], starts=islice(left, limit), limit=limit)
+    due = course.due_s
+    if due is None:
+        assert config.rate is not None  # noqa: S101 - checked in ProbeConfig.check
+        due = schedule(
+            config.arrivals,
+            config.rate,
+            n=config.planned_requests,
+            duration_s=config.planned_duration_s,
+            seed=seed,
+            burstiness=config.burstiness,
+        )
+    planned = [(at, index) for at, index in zip(due, starts, strict=False) if index is not None]
+    # What an interruption left open is sent again at once, the rest at its old distance.
+    shift = earlier.until_s - planned[0][0] if earlier.done and planned else 0.0
+    indices = [index for _, index in planned]
+    return Itinerary(
+        due=[at + shift for at, _ in planned], starts=iter(indices), limit=course.requests_in(indices)
+    )
+
+
+def _most_requests(config: ProbeConfig, course: Course, earlier: Earlier) -> int | None:
+    bounds = [bound for bound in (config.planned_requests, course.total) if bound is not None]
+    return max(0, min(bounds) - len(earlier.done)) if bounds else None
