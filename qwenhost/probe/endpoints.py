@@ -1,4 +1,4 @@
-"""The four dialects: what to send, and what the streamed answer says.
+"""The four dialects: their paths, and what a streamed answer says.
 
 Chat and completions follow OpenAI, responses OpenAI's newer API, messages Anthropic. A decoder is fed
 one event at a time and notes when text arrived, whether it was thinking, and the server's own token
@@ -9,7 +9,7 @@ server's ``usage`` and chunks only give the times.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -26,67 +26,6 @@ PATHS: Final[Mapping[str, str]] = {
 }
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request asks for."""
-
-    model: str
-    prompt: str
-    max_tokens: int
-    exact_output: bool = False
-    """Ask vLLM to go on to exactly ``max_tokens``: no stop at the end-of-sequence token."""
-    thinking: bool | None = None
-    """None leaves the server's default."""
-    temperature: float | None = None
-    messages: list[dict[str, Any]] | None = None
-    """The user's own conversation, in place of ``prompt``."""
-
-
-def request_body(endpoint: Endpoint, ask: Ask) -> bytes:
-    """The JSON body of a streaming request."""
-    body: dict[str, Any] = {"model": ask.model, "stream": True}
-    if ask.temperature is not None:
-        body["temperature"] = ask.temperature
-    messages = ask.messages or [{"role": "user", "content": ask.prompt}]
-    if endpoint == "chat":
-        body |= {
-            "messages": messages,
-            "max_completion_tokens": ask.max_tokens,
-            "stream_options": {"include_usage": True},
-        }
-    elif endpoint == "completions":
-        body |= {
-            "prompt": ask.prompt if ask.messages is None else _as_text(ask.messages),
-            "max_tokens": ask.max_tokens,
-            "stream_options": {"include_usage": True},
-        }
-    elif endpoint == "responses":
-        body |= {"input": messages, "max_output_tokens": ask.max_tokens}
-    else:
-        body |= {"messages": messages, "max_tokens": ask.max_tokens}
-    if ask.exact_output:
-        body |= {"ignore_eos": True, "min_tokens": ask.max_tokens}
-    if ask.thinking is not None and endpoint != "completions":
-        body["chat_template_kwargs"] = {"enable_thinking": ask.thinking}
-    return msgspec.json.encode(body)
-
-
-def auth_headers(endpoint: Endpoint, api_key: str | None) -> list[tuple[str, str]]:
-    """Bearer token for all (vLLM takes nothing else), Anthropic's own headers besides for messages."""
-    headers = [("Authorization", f"Bearer {api_key}")] if api_key else []
-    if endpoint == "messages":
-        headers.append(("anthropic-version", "2023-06-01"))
-        if api_key:
-            headers.append(("x-api-key", api_key))
-    return headers
-
-
-def _as_text(messages: list[dict[str, Any]]) -> str:
-    return "\n".join(str(message.get("content", "")) for message in messages)
-
-
-# --------------------------------------------------------------------------- the answer
-
-
 class StreamDecoder(ABC):
     """What a streamed answer said, event by event."""
 
@@ -99,6 +38,8 @@ class StreamDecoder(ABC):
         self.cached_tokens = 0
         self.reasoning_tokens: int | None = None
         self.tool_calls = 0
+        self.cache_written_tokens = 0
+        """Claude bills what it writes into its cache apart."""
         self.ended = False
         """The stream said that it is over."""
         self.error: str | None = None
@@ -155,6 +96,22 @@ class _ChatUsage(msgspec.Struct):
     completion_tokens_details: _ReasoningDetails | None = None
 
 
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+
+
+class _ToolCall(msgspec.Struct, gc=False):
+    function: _Function | None = None
+
+    @property
+    def begins(self) -> bool:
+        """Whether a call begins here; what follows are pieces of its arguments."""
+        return self.function is not None and bool(self.function.name)
+
+
+_tool_calls = msgspec.json.Decoder(tuple[_ToolCall, ...]).decode
+
+
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning: str | None = None
@@ -189,8 +146,10 @@ class _OpenAiDecoder(StreamDecoder):
             if delta is None:
                 if choice.text:
                     self.text(arrival, visible=True)
-            elif delta.content or _carries(delta.tool_calls):
+            elif delta.content:
                 self.text(arrival, visible=True)
+            elif _carries(delta.tool_calls):
+                self._take_calls(arrival, delta.tool_calls)
             elif delta.reasoning or delta.reasoning_content:
                 self.text(arrival, visible=False)
             if choice.finish_reason is not None:
@@ -199,6 +158,10 @@ class _OpenAiDecoder(StreamDecoder):
             self._take_usage(chunk.usage)
         if _carries(chunk.error):
             self.fail("server_error", bytes(chunk.error).decode(errors="replace"))
+
+    def _take_calls(self, arrival: float, calls: msgspec.Raw) -> None:
+        self.text(arrival, visible=True)
+        self.tool_calls += sum(call.begins for call in _tool_calls(calls))
 
     def _take_usage(self, usage: _ChatUsage) -> None:
         self.prompt_tokens, self.output_tokens = usage.prompt_tokens, usage.completion_tokens
@@ -220,8 +183,13 @@ class _Response(msgspec.Struct):
     error: msgspec.Raw = _ABSENT
 
 
+class _Item(msgspec.Struct):
+    type: str = ""
+
+
 class _ResponsesEvent(msgspec.Struct):
     type: str = ""
+    item: _Item | None = None
     delta: msgspec.Raw = _ABSENT
     response: _Response | None = None
     message: str | None = None
@@ -245,6 +213,10 @@ class _ResponsesDecoder(StreamDecoder):
         if event.type in _VISIBLE_RESPONSE_DELTAS or event.type in _THINKING_RESPONSE_DELTAS:
             if _carries(event.delta):
                 self.text(arrival, visible=event.type in _VISIBLE_RESPONSE_DELTAS)
+        elif event.type == "response.output_item.added":
+            if event.item is not None and event.item.type == "function_call":
+                self.tool_calls += 1
+                self.text(arrival, visible=True)  # A call without arguments has no further event.
         elif event.type in ("response.completed", "response.incomplete", "response.failed"):
             self.ended = True
             if event.response is not None and event.response.usage is not None:
@@ -280,12 +252,21 @@ class _MessagesDelta(msgspec.Struct):
     partial_json: str = ""
 
 
+class _MessagesBlock(msgspec.Struct):
+    type: str = ""
+
+
+class _MessagesError(msgspec.Struct):
+    type: str = ""
+
+
 class _MessagesEvent(msgspec.Struct):
     type: str = ""
+    content_block: _MessagesBlock | None = None
     delta: _MessagesDelta | None = None
     message: _Message | None = None
     usage: _MessagesUsage | None = None
-    error: msgspec.Raw = _ABSENT
+    error: _MessagesError | None = None
 
 
 class _MessagesDecoder(StreamDecoder):
@@ -306,8 +287,18 @@ class _MessagesDecoder(StreamDecoder):
             self._take_usage(event.usage)
         elif event.type == "message_stop":
             self.ended = True
+        else:
+            self._take_rare(arrival, event, data)
+
+    def _take_rare(self, arrival: float, event: _MessagesEvent, data: bytes) -> None:
+        block = event.content_block
+        if event.type == "content_block_start" and block is not None and block.type == "tool_use":
+            self.tool_calls += 1
+            self.text(arrival, visible=True)  # A call without arguments has no further event.
         elif event.type == "error":
-            self.fail("server_error", data.decode(errors="replace"))
+            kind = "" if event.error is None else event.error.type
+            said = data.decode(errors="replace")
+            self.fail("overloaded" if kind == "overloaded_error" else "server_error", said)
 
     def _take_usage(self, usage: _MessagesUsage | None) -> None:
         """Anthropic counts cached and uncached input apart; the prompt is their sum."""
@@ -316,7 +307,7 @@ class _MessagesDecoder(StreamDecoder):
         read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
         prompt_tokens = (usage.input_tokens or 0) + read + written
         if prompt_tokens:
-            self.prompt_tokens, self.cached_tokens = prompt_tokens, read
+            self.prompt_tokens, self.cached_tokens, self.cache_written_tokens = prompt_tokens, read, written
         if usage.output_tokens is not None:
             self.output_tokens = usage.output_tokens
 

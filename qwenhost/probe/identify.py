@@ -9,10 +9,11 @@ import msgspec
 
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.measurements import Server
+from qwenhost.probe.bodies import Ask, request_body
 from qwenhost.probe.client import fetch
 from qwenhost.probe.clock import StampingSelector
 from qwenhost.probe.content import TextPool, TokenFit, fit_tokens, sample_words
-from qwenhost.probe.endpoints import PATHS, Ask, Endpoint, decoder, request_body
+from qwenhost.probe.endpoints import PATHS, Endpoint, decoder
 from qwenhost.probe.sse import events
 from qwenhost.probe.wire import Target, request_bytes
 

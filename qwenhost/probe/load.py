@@ -11,12 +11,13 @@ import msgspec
 
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.measurements import Measurements, RequestRecord
+from qwenhost.probe.bodies import Ask, auth_headers, request_body
 from qwenhost.probe.client import Client
 from qwenhost.probe.clock import new_runner
 from qwenhost.probe.content import FilePrompts, SyntheticPrompts, TextPool
 from qwenhost.probe.counters import counter_deltas, read_counters
 from qwenhost.probe.course import Singles
-from qwenhost.probe.endpoints import PATHS, Ask, auth_headers, request_body
+from qwenhost.probe.endpoints import PATHS
 from qwenhost.probe.exchange import Exchange
 from qwenhost.probe.identify import Sampler, calibrate, identify
 from qwenhost.probe.records import RecordWriter, Tail, head_of

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from qwenhost.probe.endpoints import Ask, Endpoint, StreamDecoder, auth_headers, decoder, request_body
+from qwenhost.probe.bodies import Ask, auth_headers, request_body
+from qwenhost.probe.endpoints import Endpoint, StreamDecoder, decoder
 
 
 def body(endpoint: Endpoint, **options: Any) -> dict[str, Any]:
