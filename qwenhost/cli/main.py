@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "logs": ("qwenhost.cli.logs:command", "Print or follow a service's log."),
     "top": ("qwenhost.cli.top:command", "Watch a service's load, latency and cost."),
     "stop": ("qwenhost.cli.stop:command", "Drain and stop a service."),
+    "k8s": ("qwenhost.cli.k8s:command", "Plan for a cluster's GPUs; check manifests."),
     "probe": ("qwenhost.cli.probe:command", "Load an endpoint and measure it."),
     "simulate": ("qwenhost.cli.simulate:command", "Run a plan against a load in virtual time."),
     "cost": ("qwenhost.cli.cost:command", "Price a workload or a usage file on the API side."),
