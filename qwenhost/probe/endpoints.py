@@ -154,6 +154,10 @@ class _OpenAiDecoder(StreamDecoder):
                 self.text(arrival, visible=False)
             if choice.finish_reason is not None:
                 self.ended = True
+        if chunk.usage is not None or len(chunk.error):
+            self._take_rest(chunk)
+
+    def _take_rest(self, chunk: _OpenAiChunk) -> None:
         if chunk.usage is not None:
             self._take_usage(chunk.usage)
         if _carries(chunk.error):
