@@ -62,18 +62,35 @@ class Parallelism(Value, frozen=True, kw_only=True):
     pipeline_parallel_size: int = 1
     data_parallel_size: int = 1
     enable_expert_parallel: bool = False
+    decode_context_parallel_size: int = 1
+    """Tensor parallel ranks that hold different tokens instead of copies of one KV head."""
+    replicas: int = 1
+    """Engines of this layout on the node, each on GPUs and a port of its own, behind a router."""
 
     @property
-    def world_size(self) -> int:
-        """GPUs used."""
+    def engine_gpus(self) -> int:
+        """GPUs of one engine."""
         return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
 
     @property
+    def world_size(self) -> int:
+        """GPUs used, all engines."""
+        return self.engine_gpus * self.replicas
+
+    @property
+    def serving_groups(self) -> int:
+        """Groups of GPUs that each hold requests of their own: data-parallel ranks of all engines."""
+        return self.data_parallel_size * self.replicas
+
+    @property
     def label(self) -> str:
-        """E.g. ``TP2``, ``TP2 DP4 EP``."""
-        parts = [f"TP{self.tensor_parallel_size}"]
+        """E.g. ``TP2``, ``TP2 DP4 EP``, ``TP4 DCP2``, ``4x TP2``."""
+        parts = [f"{self.replicas}x"] if self.replicas > 1 else []
+        parts.append(f"TP{self.tensor_parallel_size}")
         if self.pipeline_parallel_size > 1:
             parts.append(f"PP{self.pipeline_parallel_size}")
+        if self.decode_context_parallel_size > 1:
+            parts.append(f"DCP{self.decode_context_parallel_size}")
         if self.data_parallel_size > 1:
             parts.append(f"DP{self.data_parallel_size}")
         if self.enable_expert_parallel:
@@ -168,12 +185,12 @@ class KvCache(Value, frozen=True, kw_only=True):
     context_parallel_size: int = 1
     """Ranks that hold different tokens of one block."""
     prefix_match_unit: int | None = None
-    """Tokens at whose multiples prefix hits end; None = the block size."""
+    """Tokens at whose multiples prefix hits end; None = what a block stands for."""
 
     @property
     def hit_tokens(self) -> int:
         """Tokens at whose multiples prefix hits end."""
-        return self.prefix_match_unit or self.block_size
+        return self.prefix_match_unit or self.block_size * self.context_parallel_size
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks a running request of this many tokens holds."""
@@ -286,6 +303,7 @@ class Pins(Value, frozen=True, kw_only=True):
     gdn_prefill_backend: Literal["flashinfer", "triton"] | None = None
     mamba_ssm_cache_dtype: str | None = None
     decode_context_parallel_size: int | None = None
+    replicas: int | None = None
     prefix_match_unit: int | None = None
     available_kv_bytes: int | None = None
     """Size the cache from a known figure instead of the memory model."""

@@ -110,6 +110,11 @@ pin_options = _stack(
         help="Ranks that hold different tokens instead of copies of a KV head.",
     ),
     click.option(
+        "--replicas",
+        type=click.IntRange(1),
+        help="Pin independent engines on the node, each with its own GPUs and port, behind a router.",
+    ),
+    click.option(
         "--prefix-match-unit",
         type=click.IntRange(1),
         help="Tokens at whose multiples prefix hits end; must divide the cache block.",

@@ -68,7 +68,7 @@ def idle_sessions(
     )
     nodes = scenario.serving_nodes(requests_per_day)
     rate = requests_per_day / nodes / scenario.requests_per_day_per_node * scenario.requests_per_s_per_node
-    tokens = plan.chosen.kv_cache.tokens * plan.chosen.parallelism.data_parallel_size
+    tokens = plan.chosen.kv_cache.tokens * plan.chosen.parallelism.serving_groups
     return IdleSessions(
         requests_per_s=rate,
         gap_s=gap_s,

@@ -15,6 +15,7 @@ from qwenhost.launcher.command import ServeOptions, cpu_command, plan_command, s
 from qwenhost.launcher.health import Limits
 from qwenhost.launcher.launch import FallbackCommand, Launch
 from qwenhost.launcher.service import new_home, running_service
+from qwenhost.launcher.starts import Starts
 from qwenhost.plan import plan_to_json
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from qwenhost.launcher.events import ServiceEvent
     from qwenhost.launcher.launch import MetricsAddress
     from qwenhost.launcher.service import RunningService
+    from qwenhost.launcher.starts import Allowance
     from qwenhost.launcher.state import ServiceHome
     from qwenhost.plan import Plan
 
@@ -42,6 +44,7 @@ def build_launch(
     ready_s: float = 3600.0,
     stall_s: float = 180.0,
     metrics: MetricsAddress | None = None,
+    allowance: Allowance | None = None,
 ) -> Launch:
     """What a supervisor runs; the plan is saved in the service's folder.
 
@@ -57,6 +60,7 @@ def build_launch(
         ready_s: seconds until the engine must be ready.
         stall_s: seconds without progress, while requests run, before the engine counts as hung.
         metrics: where the supervisor answers ``/metrics``.
+        allowance: what a start takes, as long as none was measured here.
 
     Raises:
         BadInputError: a plan or a model is missing.
@@ -77,9 +81,22 @@ def build_launch(
     elif target == "cpu" or plan is None:
         command = cpu_command(options, load_format=load_format)
     else:
+        if plan.chosen.parallelism.replicas > 1:
+            raise BadInputError(
+                f"the plan has {plan.chosen.parallelism.replicas} engines, and a service runs one",
+                remedy="Write them with qwenhost render --format compose or helm, or plan with --replicas 1.",
+            )
         command = plan_command(plan.chosen, options)
         fallbacks = _fallbacks(plan, options)
-    return Launch(command=command, api_key=api_key, fallbacks=fallbacks, limits=limits, metrics=metrics)
+    return Launch(
+        command=command,
+        api_key=api_key,
+        fallbacks=fallbacks,
+        limits=limits,
+        metrics=metrics,
+        # A simulated engine takes as long as it is told to.
+        starts=Starts(home.path.parent / "starts.json", allowance) if engine == "vllm" else None,
+    )
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ _YARN_ROPE: Final = {
     "rope_theta": 10000000,
     "partial_rotary_factor": 0.25,
 }
+UNTRIED_BAND: Final = 0.5
+"""Either way, of a layout that nobody is known to have run."""
 _CUSTOM_ALL_REDUCE_PCIE_RANKS: Final = 2  # vLLM custom_all_reduce.py: more needs NVLink
 
 
@@ -44,7 +46,7 @@ def to_candidate(context: Context, judged: Judged) -> Candidate:
     output_rate = judged.requests_per_s * judged.demand.output_tokens
     total_rate = output_rate + judged.requests_per_s * judged.demand.prompt_tokens
     typical = math.ceil(judged.demand.prompt_tokens + judged.demand.output_tokens)
-    ranks = option.layout.data_parallel_size
+    ranks = option.layout.serving_groups
     return Candidate(
         checkpoint=CheckpointRef(
             id=checkpoint.id,
@@ -101,8 +103,6 @@ def _extra(context: Context, judged: Judged) -> dict[str, Any]:
     if context.request.node.interconnect == "pcie" and ranks > _CUSTOM_ALL_REDUCE_PCIE_RANKS:
         extra["disable_custom_all_reduce"] = True
     pins = context.request.pins
-    if pins.decode_context_parallel_size is not None:
-        extra["decode_context_parallel_size"] = pins.decode_context_parallel_size
     if pins.prefix_match_unit is not None and option.enable_prefix_caching:
         extra["prefix_match_unit"] = pins.prefix_match_unit
     extra |= _lora_flags(context)
@@ -153,12 +153,16 @@ def _speed(context: Context, judged: Judged) -> SpeedEstimate:
             value=float(value),
             low=float(value * (1 - low)),
             high=float(value * (1 + high)),
-            basis=context.constants.basis,
+            basis=basis,
             bound=bound,
-            source=context.constants.source,
+            source=source,
         )
 
     low, high = row.relative_band_low, row.relative_band_high
+    basis, source = context.constants.basis, context.constants.source
+    if judged.sized.option.layout.decode_context_parallel_size > 1:
+        low, high = max(low, UNTRIED_BAND), max(high, UNTRIED_BAND)
+        basis, source = "assumed", f"{source}; decode context parallelism by arithmetic alone"
     rate = judged.requests_per_s
     # An offered rate that is carried is no prediction; only the latencies are.
     carried = context.request.rate is not None and not service.overloaded

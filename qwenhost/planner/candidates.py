@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from qwenhost.errors import BadInputError
 from qwenhost.plan import Parallelism, Rejection
 from qwenhost.planner.lora import lora_refusal
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from qwenhost.facts import Checkpoint
+    from qwenhost.plan import Pins
     from qwenhost.planner.context import Context
 
 POWERS_OF_TWO: Final = (1, 2, 4, 8, 16)
 PIPELINE_SIZES: Final = (2, 3, 4)
 DRAFTS_TRIED: Final = (1, 2, 3)
+MOST_ENGINES: Final = 16
 
 
 def checkpoints(context: Context) -> list[Checkpoint]:
@@ -50,8 +54,9 @@ def layouts(context: Context) -> list[Parallelism]:
     """Layouts that use at most the node's GPUs; the small ones first.
 
     Pipelines are looked at without data parallelism; expert parallelism where data-parallel ranks
-    share experts, since within one tensor-parallel group it measured no gain. A cache figure from a log
-    belongs to one engine as vLLM starts it by default: no pipeline, one replica, no drafts.
+    share experts, since within one tensor-parallel group it measured no gain; decode context parallelism
+    and independent engines for a single tensor-parallel group. A cache figure from a log belongs to one
+    engine as vLLM starts it by default: no pipeline, one replica, no drafts.
     """
     gpus, pins = context.request.node.gpu_count, context.request.pins
     from_log = pins.available_kv_bytes is not None
@@ -64,15 +69,17 @@ def layouts(context: Context) -> list[Parallelism]:
                 if not _worth_a_look(context, pp, dp):
                     continue
                 for ep in _expert_parallel(context, tp, dp):
-                    layout = Parallelism(
+                    engine = Parallelism(
                         tensor_parallel_size=tp,
                         pipeline_parallel_size=pp,
                         data_parallel_size=dp,
                         enable_expert_parallel=ep,
                     )
-                    if layout.world_size <= gpus or _all_pinned(context):
-                        found.append(layout)
-    return sorted(found, key=_simplicity)
+                    shared = (engine, *_context_parallel(context, engine))
+                    variants = [one for each in shared for one in (each, *_engines(context, each))]
+                    found += [one for one in variants if one.world_size <= gpus or _all_pinned(context)]
+    wanted = [one for one in found if _keeps_pins(pins, one)]
+    return sorted(wanted, key=_simplicity)
 
 
 def options(context: Context, rejections: list[Rejection]) -> Iterator[Option]:
@@ -121,10 +128,43 @@ def _expert_parallel(context: Context, tp: int, dp: int) -> tuple[bool, ...]:
     return (False, True) if dp > 1 else (False,)
 
 
+def _context_parallel(context: Context, engine: Parallelism) -> list[Parallelism]:
+    """The same ranks with different tokens in place of copies of a KV head, where one engine is looked at."""
+    pinned = context.request.pins.decode_context_parallel_size
+    if pinned is not None:
+        return [msgspec.structs.replace(engine, decode_context_parallel_size=pinned)] if pinned > 1 else []
+    alone = engine.engine_gpus == engine.tensor_parallel_size
+    if not alone or context.request.pins.available_kv_bytes is not None:
+        return []
+    heads = min(a.num_key_value_heads for a in context.catalog.architectures.values())
+    sizes = (size for size in POWERS_OF_TWO[1:] if size <= engine.tensor_parallel_size // heads)
+    return [msgspec.structs.replace(engine, decode_context_parallel_size=size) for size in sizes]
+
+
+def _engines(context: Context, engine: Parallelism) -> list[Parallelism]:
+    """As many independent engines of one tensor-parallel group as the node has room for."""
+    pins, gpus = context.request.pins, context.request.node.gpu_count
+    if pins.replicas is not None:
+        return [msgspec.structs.replace(engine, replicas=pins.replicas)] if pins.replicas > 1 else []
+    alone = engine.engine_gpus == engine.tensor_parallel_size and not engine.enable_expert_parallel
+    alone = alone and engine.decode_context_parallel_size == (pins.decode_context_parallel_size or 1)
+    most = gpus // engine.engine_gpus if alone and pins.available_kv_bytes is None else 1
+    # One machine, as everywhere: several behind a router are a question for simulate and the chart.
+    return [msgspec.structs.replace(engine, replicas=most)] if 1 < most <= MOST_ENGINES else []
+
+
+def _keeps_pins(pins: Pins, layout: Parallelism) -> bool:
+    return layout.decode_context_parallel_size == (
+        pins.decode_context_parallel_size or layout.decode_context_parallel_size
+    ) and layout.replicas == (pins.replicas or layout.replicas)
+
+
 def _all_pinned(context: Context) -> bool:
     """A pinned size beyond the node is answered by a rule, not by silence."""
     pins = context.request.pins
-    sizes = (pins.tensor_parallel_size, pins.pipeline_parallel_size, pins.data_parallel_size)
+    sizes = (
+        pins.tensor_parallel_size, pins.pipeline_parallel_size, pins.data_parallel_size, pins.replicas
+    )  # fmt: skip
     return any(size is not None and size > context.request.node.gpu_count for size in sizes)
 
 
@@ -133,6 +173,8 @@ def _simplicity(layout: Parallelism) -> tuple[int, ...]:
         layout.world_size,
         layout.pipeline_parallel_size,
         layout.data_parallel_size,
+        layout.replicas,
+        layout.decode_context_parallel_size,
         int(layout.enable_expert_parallel),
         layout.tensor_parallel_size,
     )
@@ -175,9 +217,7 @@ def _layout_refusal(context: Context, checkpoint: Checkpoint, layout: Parallelis
         )
     architecture = context.catalog.architectures[checkpoint.architecture]
     refusal = next(layout_refusals(architecture, checkpoint, layout), None)
-    refusal = refusal or context_parallel_refusal(
-        architecture, layout, context.request.pins.decode_context_parallel_size or 1
-    )
+    refusal = refusal or context_parallel_refusal(architecture, layout, layout.decode_context_parallel_size)
     lora = context.request.lora
     return refusal or (lora_refusal(architecture, layout, lora) if lora else None)
 
@@ -192,7 +232,8 @@ def _speculation(context: Context, checkpoint: Checkpoint, layout: Parallelism) 
         return
     yield 0, caching is not False
     reuse = prefix_hit(context.request.workload) > 0 and caching is not False
-    drafts_possible = checkpoint.mtp and layout.pipeline_parallel_size == 1 and not from_log
+    one_stage = layout.pipeline_parallel_size == 1 and layout.decode_context_parallel_size == 1
+    drafts_possible = checkpoint.mtp and one_stage and not from_log
     if drafts_possible and not reuse and not caching:
         for drafts in DRAFTS_TRIED:
             yield drafts, False

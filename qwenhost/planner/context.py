@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from qwenhost.errors import BadInputError, InfeasibleError
 from qwenhost.planner.cache import block_layout
 from qwenhost.planner.constants import Constants
+from qwenhost.planner.context_parallel import ContextParallelModel
 from qwenhost.planner.lora import slot_bytes
 from qwenhost.planner.overheads import outside_bytes
 from qwenhost.planner.performance import StepModel, StepOptions
@@ -116,7 +117,8 @@ class Context:
     def step_model(self, option: Option, *, enforce_eager: bool = False) -> StepModel:
         """Step times of one replica of the option."""
         architecture, checkpoint = self.architecture_of(option), self.checkpoint(option)
-        return StepModel(
+        kind = ContextParallelModel if option.layout.decode_context_parallel_size > 1 else StepModel
+        return kind(
             architecture=architecture,
             checkpoint=checkpoint,
             parameters=self._parameters_of(architecture),
@@ -166,7 +168,7 @@ class Context:
         """Sequences of one replica: the asked concurrency's share, else as many as vLLM would allow."""
         if self.request.concurrency is None:
             return 1024
-        share = math.ceil(self.request.concurrency / layout.data_parallel_size)
+        share = math.ceil(self.request.concurrency / layout.serving_groups)
         steps = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
         return next((step for step in steps if step >= share), 1024)
 

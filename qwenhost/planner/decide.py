@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from qwenhost import __version__
 from qwenhost.errors import BadInputError, InfeasibleError
@@ -11,8 +14,9 @@ from qwenhost.planner.candidate import to_candidate
 from qwenhost.planner.candidates import options
 from qwenhost.planner.context import Context
 from qwenhost.planner.fallbacks import fallbacks
-from qwenhost.planner.objective import Judged, Question, judge, rank
+from qwenhost.planner.objective import Judged, Question, is_clearly_better, judge, rank
 from qwenhost.planner.option import Option
+from qwenhost.planner.refine import refined
 from qwenhost.planner.service import demand_of, prompt_tail
 from qwenhost.planner.sizing import Sized, size_first
 from qwenhost.units import format_gib
@@ -48,15 +52,16 @@ def make_plan(request: PlanRequest, catalog: Catalog) -> Plan:
     kept = _distinct(rejections)
     if not judged:
         raise _infeasible(request, kept)
-    ranked = rank(judged, request.objective)
-    chosen = ranked[0]
+    again = partial(_judge, context, question=question)
+    ranked = rank(refined(context, rank(judged, request.objective), again), request.objective)
+    chosen = _choice(ranked, request)
     ranked = rank([*ranked, *_uncalibrated_cache(context, chosen, question)], request.objective)
     return Plan(
         inputs=plan_inputs(request, catalog),
-        chosen=to_candidate(context, chosen),
+        chosen=_with_engines_note(to_candidate(context, chosen), chosen, ranked, request),
         alternatives=tuple(to_candidate(context, one) for one in _alternatives(ranked, chosen)),
         rejections=kept,
-        fallbacks=fallbacks(context, chosen, lambda sized: _judge(context, sized, question)),
+        fallbacks=fallbacks(context, chosen, again),
     )
 
 
@@ -150,7 +155,32 @@ def _judge(context: Context, sized: Sized, question: Question) -> Judged:
         block_size=sized.kv_cache.hit_tokens,
     )
     model = context.step_model(option, enforce_eager=sized.settings.enforce_eager)
-    return judge(sized, model, demand, question)
+    untried = option.layout.decode_context_parallel_size > 1
+    trust = 1 - context.constants.calibration.relative_band_low if untried else 1.0
+    return judge(sized, model, demand, question, trust=trust)
+
+
+def _choice(ranked: list[Judged], request: PlanRequest) -> Judged:
+    """The first that one engine serves; several behind a router are chosen only where they are pinned."""
+    single = (one for one in ranked if one.sized.option.layout.replicas == 1)
+    return ranked[0] if request.pins.replicas is not None else next(single, ranked[0])
+
+
+def _with_engines_note(
+    candidate: Candidate, chosen: Judged, ranked: list[Judged], request: PlanRequest
+) -> Candidate:
+    """Says so where independent engines would serve clearly better than what one engine does."""
+    several = next((one for one in ranked if one.sized.option.layout.replicas > 1), None)
+    single = chosen.sized.option.layout.replicas == 1
+    if several is None or not single or not is_clearly_better(several, chosen, request.objective):
+        return candidate
+    option, gain = several.sized.option, several.requests_per_s / chosen.requests_per_s - 1
+    drafts = f", MTP {option.num_speculative_tokens}" if option.num_speculative_tokens else ""
+    note = (
+        f"Independent engines would do better by the model: {option.label}{drafts}, {gain:+.0%} requests/s. "
+        f"They need a router: pin --replicas {option.layout.replicas} and write them with qwenhost render."
+    )
+    return msgspec.structs.replace(candidate, notes=(note, *candidate.notes))
 
 
 def _uncalibrated_cache(context: Context, chosen: Judged, question: Question) -> list[Judged]:

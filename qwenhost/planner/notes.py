@@ -50,6 +50,13 @@ def _service_notes(context: Context, judged: Judged) -> Iterator[str]:
             f"More than {MOST_GPUS_OF_A_MACHINE} GPUs are several machines: the links between them are not "
             "modelled, so the figures are too good. Plan one machine and run a service on each."
         )
+    engines = judged.sized.option.layout.replicas
+    if engines > 1:
+        yield (
+            f"{engines} independent engines: each needs GPUs and a port of its own and a router before them, "
+            "and prefixes are cached by each alone. qwenhost render writes them as compose or helm; "
+            "qwenhost serve runs one engine."
+        )
     idle = context.request.node.gpu_count - judged.sized.option.layout.world_size
     if idle:
         yield f"{idle} of {context.request.node.gpu_count} GPUs stay idle and are paid for."
@@ -88,11 +95,11 @@ def _cache_notes(context: Context, judged: Judged) -> Iterator[str]:
     elif option.enable_prefix_caching and prefix_hit(context.request.workload) > 0:
         unit = judged.sized.kv_cache.hit_tokens
         yield f"Prefix hits end at multiples of {unit:,} tokens: shorter shared prompts never hit."
-    ranks = context.request.pins.decode_context_parallel_size or 1
+    ranks = option.layout.decode_context_parallel_size
     if ranks > 1:
         yield (
-            f"Decode context parallelism over {ranks} ranks multiplies the tokens a block stands for; its "
-            "exchange of partial results is not in the times here, and no run of this model with it is known."
+            f"Decode context parallelism over {ranks} ranks: each block stands for {ranks} times the tokens. "
+            "No run of this model with it is known, so the times are assumed and their bands wide."
         )
     if context.request.pins.mamba_ssm_cache_dtype in ("bfloat16", "float16"):
         yield "16-bit Gated DeltaNet state halves its memory; the model is published for float32."

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qwenhost.planner.service import Demand, Load, Service, closed_loop, open_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from qwenhost.facts import Slo
     from qwenhost.plan import Objective
     from qwenhost.planner.performance import StepModel
@@ -34,7 +38,8 @@ class Judged(NamedTuple):
     """Whether the workload's longest 1 % fit the context, as far as the model's own context allows."""
     limited_by_cache: bool
     caution: float
-    """Rate at the low end of draft acceptance over the expected one; 1 without drafts."""
+    """Share of the expected rate a choice may count on: the low end of draft acceptance, and of the band of
+    a layout that nobody is known to have run; 1 without either."""
 
     @property
     def requests_per_s(self) -> float:
@@ -45,6 +50,9 @@ class Judged(NamedTuple):
     def concurrency(self) -> float:
         """Requests in flight, whole node."""
         return self.service.concurrency * self.replicas
+
+
+_Aim = tuple[Callable[[Judged], float], float]  # more is better; factor within which two are equal
 
 
 class Question(NamedTuple):
@@ -59,9 +67,14 @@ class Question(NamedTuple):
     """Prompt and answer at the 99th percentile, at most the model's context."""
 
 
-def judge(sized: Sized, model: StepModel, demand: Demand, question: Question) -> Judged:
-    """The service at the asked load; without one, at the best load that keeps the service level."""
-    ranks = sized.option.layout.data_parallel_size
+def judge(
+    sized: Sized, model: StepModel, demand: Demand, question: Question, *, trust: float = 1.0
+) -> Judged:
+    """The service at the asked load; without one, at the best load that keeps the service level.
+
+    ``trust`` is the share of the rate that may be counted on where the layout is untried.
+    """
+    ranks = sized.option.layout.serving_groups
     room = sized.kv_cache.concurrency_at(math.ceil(demand.prompt_tokens + demand.output_tokens))
     capacity = max(1, min(sized.max_num_seqs, room))
     load = Load(capacity, sized.settings.max_num_batched_tokens)
@@ -81,46 +94,81 @@ def judge(sized: Sized, model: StepModel, demand: Demand, question: Question) ->
         replicas=replicas,
         meets_slo=not service.overloaded and service.strain(question.slo, demand, question.tail) <= 1,
         holds_long=sized.max_model_len >= question.long_tokens,
-        caution=model.tokens_per_step_low / model.tokens_per_step,
+        caution=trust * model.tokens_per_step_low / model.tokens_per_step,
         limited_by_cache=room < sized.max_num_seqs and service.concurrency >= capacity,
     )
 
 
-def rank(judged: list[Judged], objective: Objective) -> list[Judged]:
-    """Best first: service level kept, long requests held, then the objective, then simplicity."""
+def rank(judged: Iterable[Judged], objective: Objective) -> list[Judged]:
+    """Best first: service level kept, long requests held, then the objective, then simplicity.
 
-    def key(one: Judged) -> tuple[object, ...]:
-        return (not one.meets_slo, not one.holds_long, *_score(one, objective), *_simplicity(one))
-
-    return sorted(judged, key=key)
-
-
-def _score(one: Judged, objective: Objective) -> tuple[float, ...]:
-    """Lower is better."""
-    if objective == "latency":
-        return (_bucket(_end_s(one)),)
-    if objective == "context":
-        at_full = one.sized.kv_cache.concurrency_at(one.sized.max_model_len)
-        ranks = one.sized.option.layout.data_parallel_size
-        return (-one.sized.max_model_len, -at_full * ranks, -_bucket(one.requests_per_s))
-    # The whole node is rented either way, so the cheapest token is the fastest node's. Drafts must pay
-    # even where few are accepted, since they give up prefix caching. Equal rates: the quicker answer.
-    return (-_bucket(one.requests_per_s * one.caution), _bucket(_end_s(one), QUICKER))
+    What lies within ``SAME`` of the best that is left counts as equal to it.
+    """
+    aims = _AIMS[objective]
+    first = sorted(judged, key=lambda one: (not one.meets_slo, not one.holds_long))
+    kept = itertools.groupby(first, key=lambda one: (one.meets_slo, one.holds_long))
+    return [one for _, group in kept for one in _by_aims(list(group), aims)]
 
 
-def _end_s(one: Judged) -> float:
-    return one.service.ttft_s + one.service.tpot_s * one.demand.output_tokens
+def is_clearly_better(one: Judged, other: Judged, objective: Objective) -> bool:
+    """Whether it would be ranked first for more than simplicity."""
+    mine, theirs = ((x.meets_slo, x.holds_long) for x in (one, other))
+    if mine != theirs:
+        return mine > theirs
+    for aim, same in _AIMS[objective]:
+        a, b = aim(one), aim(other)
+        if max(a, b) > same * min(a, b):
+            return a > b
+    return False
 
 
-def _bucket(value: float, same: float = SAME) -> float:
-    return math.floor(math.log(max(value, 1e-12)) / math.log(same))
+def _by_aims(judged: list[Judged], aims: Sequence[_Aim]) -> list[Judged]:
+    if not aims:
+        return sorted(judged, key=_simplicity)
+    (aim, same), *rest = aims
+    found: list[Judged] = []
+    left = sorted(judged, key=aim, reverse=True)
+    while left:
+        least = aim(left[0]) / same
+        count = next((i for i, one in enumerate(left) if aim(one) < least), len(left))
+        found += _by_aims(left[:count], rest)
+        left = left[count:]
+    return found
+
+
+def _quickness(one: Judged) -> float:
+    """Of a whole answer; more is better."""
+    return 1 / max(1e-9, one.service.ttft_s + one.service.tpot_s * one.demand.output_tokens)
+
+
+def _dependable_rate(one: Judged) -> float:
+    """Drafts must pay even where few are accepted, since they give up prefix caching."""
+    return one.requests_per_s * one.caution
+
+
+def _long_requests(one: Judged) -> float:
+    """Requests of the whole context that the node holds at once."""
+    return one.sized.kv_cache.concurrency_at(one.sized.max_model_len) * one.sized.option.layout.serving_groups
+
+
+# The whole node is rented either way, so the cheapest token is the fastest node's. Equal rates: the
+# quicker answer.
+_FAST: Final[tuple[_Aim, ...]] = ((_dependable_rate, SAME), (_quickness, QUICKER))
+_AIMS: Final[dict[Objective, tuple[_Aim, ...]]] = {
+    "cost": _FAST,
+    "throughput": _FAST,
+    "latency": ((_quickness, SAME),),
+    "context": ((lambda one: one.sized.max_model_len, 1.0), (_long_requests, SAME), (_dependable_rate, SAME)),
+}
 
 
 def _simplicity(one: Judged) -> tuple[object, ...]:
     option, layout = one.sized.option, one.sized.option.layout
     return (
         layout.pipeline_parallel_size,
+        layout.replicas,
         layout.data_parallel_size,
+        layout.decode_context_parallel_size,
         layout.enable_expert_parallel,
         layout.tensor_parallel_size,
         option.num_speculative_tokens,

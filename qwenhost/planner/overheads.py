@@ -62,7 +62,7 @@ def usable_bytes(total_bytes: int, utilization: float, constants: Constants) -> 
 
 def outside_bytes(parallelism: Parallelism, constants: Constants) -> int:
     """Taken before vLLM's snapshot: CUDA context and, with several ranks, NCCL."""
-    nccl = constants["nccl_bytes"] if parallelism.world_size > 1 else 0
+    nccl = constants["nccl_bytes"] if parallelism.engine_gpus > 1 else 0
     return round(constants["nvml_minus_cuda_total_bytes"] + constants["cuda_context_bytes"] + nccl)
 
 

@@ -173,7 +173,7 @@ def cache_options(context: Context, option: Option, settings: Settings) -> Cache
     return CacheOptions(
         tensor_parallel_size=option.layout.tensor_parallel_size,
         pipeline_parallel_size=option.layout.pipeline_parallel_size,
-        decode_context_parallel_size=context.request.pins.decode_context_parallel_size or 1,
+        decode_context_parallel_size=option.layout.decode_context_parallel_size,
         kv_cache_dtype=option.kv_cache_dtype,
         mamba_ssm_cache_dtype=context.request.pins.mamba_ssm_cache_dtype or "auto",
         num_speculative_tokens=option.num_speculative_tokens,

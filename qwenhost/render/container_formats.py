@@ -59,12 +59,28 @@ def docker_run(plan: Plan, target: Target) -> str:
 
 
 def compose_file(plan: Plan, target: Target) -> str:
-    """A compose file with one service."""
+    """A compose file with a service for each engine."""
+    engines = plan.chosen.parallelism.replicas
+    services = {"vllm": _service(plan, target, 0)}
+    notes: tuple[str, ...] = _SECRETS_NOTE
+    if engines > 1:
+        services = {f"vllm-{i}": _service(plan, target, i) for i in range(engines)}
+        ports = f"{target.port} to {target.port + engines - 1}"
+        notes += (
+            f"{engines} engines that know nothing of one another, on ports {ports}: put a router before them",
+            "that sends a conversation to the engine that has its prefix cached, else to the least busy one.",
+        )
+    return header(plan, *notes) + dump(
+        {"name": "qwenhost", "services": services, "volumes": {"compiled": {}}}
+    )
+
+
+def _service(plan: Plan, target: Target, engine: int) -> dict[str, Any]:
     service: dict[str, Any] = {
         "image": target.image_for(plan),
         "entrypoint": ["vllm", "serve"],
         "command": [_compose_text(word) for word in _arguments(plan, target)],
-        "ports": [target.published],
+        "ports": [target.published_of(engine)],
         "env_file": [ENV_FILE],
         "environment": {name: _compose_text(value) for name, value in environment(plan.chosen).items()},
         "volumes": [
@@ -75,7 +91,7 @@ def compose_file(plan: Plan, target: Target) -> str:
         "ipc": "host",
         "security_opt": ["no-new-privileges:true"],
         "restart": "unless-stopped",
-        "deploy": {"resources": {"reservations": {"devices": [_compose_gpus(plan)]}}},
+        "deploy": {"resources": {"reservations": {"devices": [_compose_gpus(plan, engine)]}}},
         "healthcheck": {
             "test": ["CMD", "python3", "-c", _CHECK],
             "interval": "30s",
@@ -86,9 +102,7 @@ def compose_file(plan: Plan, target: Target) -> str:
     }
     if not service["environment"]:
         del service["environment"]
-    return header(plan, *_SECRETS_NOTE) + dump(
-        {"name": "qwenhost", "services": {"vllm": service}, "volumes": {"compiled": {}}}
-    )
+    return service
 
 
 def helm_values(plan: Plan, target: Target) -> str:
@@ -108,9 +122,9 @@ def helm_values(plan: Plan, target: Target) -> str:
         "pools": [
             {
                 "name": gpu.spec or "gpu",
-                "replicas": 1,
+                "replicas": layout.replicas,
                 "nodes": 1,
-                "gpus": layout.world_size,
+                "gpus": layout.engine_gpus,
                 "accelerator": {
                     "resource": "nvidia.com/gpu",
                     # As GPU feature discovery writes the label nvidia.com/gpu.product.
@@ -164,9 +178,13 @@ def _models(target: Target) -> list[str]:
     return [target.local_model] if target.local_model else []
 
 
-def _device_ids(plan: Plan) -> list[str] | None:
-    """The GPUs by number where the plan uses some of a real machine's; None for any that are free."""
-    node, wanted = plan.inputs.node, plan.chosen.parallelism.world_size
+def _device_ids(plan: Plan, engine: int = 0) -> list[str] | None:
+    """The GPUs by number where an engine uses some of the machine's; None for any that are free."""
+    node, layout = plan.inputs.node, plan.chosen.parallelism
+    wanted = layout.world_size
+    if layout.replicas > 1:
+        first = engine * layout.engine_gpus
+        return [str(gpu.index) for gpu in node.gpus[first : first + layout.engine_gpus]]
     if node.origin != "nvml" or (wanted == node.gpu_count and not _some_hidden(plan)):
         return None
     return [str(gpu.index) for gpu in node.gpus[:wanted]]
@@ -183,8 +201,8 @@ def _docker_gpus(plan: Plan) -> str:
     return f'"device={",".join(ids)}"' if ids else str(plan.chosen.parallelism.world_size)
 
 
-def _compose_gpus(plan: Plan) -> Mapping[str, Any]:
-    ids = _device_ids(plan)
+def _compose_gpus(plan: Plan, engine: int) -> Mapping[str, Any]:
+    ids = _device_ids(plan, engine)
     which = {"device_ids": ids} if ids else {"count": plan.chosen.parallelism.world_size}
     return {"driver": "nvidia", **which, "capabilities": ["gpu"]}
 

@@ -72,12 +72,15 @@ def environment(candidate: Candidate) -> dict[str, str]:
 
 
 def _parallel_flags(parallelism: Parallelism) -> Flags:
-    return {
+    flags: Flags = {
         "tensor_parallel_size": parallelism.tensor_parallel_size,
         "pipeline_parallel_size": parallelism.pipeline_parallel_size,
         "data_parallel_size": parallelism.data_parallel_size,
         "enable_expert_parallel": parallelism.enable_expert_parallel,
     }
+    if parallelism.decode_context_parallel_size > 1:
+        flags["decode_context_parallel_size"] = parallelism.decode_context_parallel_size
+    return flags
 
 
 def _engine_flags(args: EngineArgs) -> Flags:

@@ -38,8 +38,12 @@ class Target:
     @property
     def published(self) -> str:
         """``127.0.0.1:8000:8000`` as docker publishes a container's port."""
+        return self.published_of(0)
+
+    def published_of(self, engine: int) -> str:
+        """The same of one of several engines: the first has the port, the others those that follow."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}:{DEFAULT_PORT}"
+        return f"{host}:{self.port + engine}:{DEFAULT_PORT}"
 
     @property
     def local_model(self) -> str | None:

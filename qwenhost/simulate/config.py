@@ -102,7 +102,7 @@ def engine_config(candidate: Candidate, acceptance_rates: Sequence[float] = ()) 
         acceptance_rates=tuple(acceptance_rates[:drafts]),
         enable_prefix_caching=args.enable_prefix_caching,
         align_prefill=args.enable_prefix_caching and cache.state_blocks_per_sequence > 0,
-        data_parallel_size=candidate.parallelism.data_parallel_size,
+        data_parallel_size=candidate.parallelism.serving_groups,
     )
     if config.blocks_for(1) > config.usable_blocks or config.max_decoding < 1:
         raise BadInputError(

@@ -8,6 +8,7 @@ import pytest
 
 from qwenhost.errors import InfeasibleError
 from qwenhost.planner import make_plan
+from qwenhost.render.flags import vllm_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,8 @@ def test_context_parallel_ranks_multiply_what_a_block_stands_for(plan: Callable[
     assert one.kv_cache.blocks_for(10 * 1088) == 10 + 3
     assert two.kv_cache.blocks_for(10 * 1088) == 5 + 3
     assert two.kv_cache.max_concurrency_at_max_model_len > 1.8 * one.kv_cache.max_concurrency_at_max_model_len
-    assert two.engine_args.extra["decode_context_parallel_size"] == 2
+    assert two.parallelism.label == "TP4 DCP2"
+    assert vllm_flags(two)["decode_context_parallel_size"] == 2
     assert any("Decode context parallelism" in note for note in two.notes)
 
 

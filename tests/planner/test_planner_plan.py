@@ -44,7 +44,10 @@ def test_every_candidate_starts(plan: Callable[..., Plan], gpus: str, workload: 
     for one in everything(found):
         args, memory, cache = one.engine_args, one.memory_per_gpu, one.kv_cache
         planned = memory.kv_cache_bytes - memory.margin_bytes
-        charged = -(-args.max_model_len // cache.block_size) + cache.reserved_blocks_per_sequence
+        charged = (
+            -(-args.max_model_len // (cache.block_size * cache.context_parallel_size))
+            + cache.reserved_blocks_per_sequence
+        )
         assert (charged + 1) * cache.block_bytes <= planned
         assert args.max_num_seqs <= planned // cache.block_bytes
         assert args.max_num_batched_tokens >= args.max_num_seqs * (1 + args.num_speculative_tokens)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from render_samples import CANDIDATE, REVISION, candidate, plan
 
 from qwenhost.errors import BadInputError
+from qwenhost.plan import Parallelism
 from qwenhost.render import FORMATS, Target, render, vllm_argv
 
 if TYPE_CHECKING:
@@ -285,6 +286,35 @@ def test_compose_takes_gpus_by_number() -> None:
     service = compose_service(on_gpus([4, 5, 6, 7]))
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert device["device_ids"] == ["4", "5"]
+
+
+def several_engines() -> Plan:
+    """Two engines of TP2 on four GPUs."""
+    layout = Parallelism(tensor_parallel_size=2, replicas=2)
+    chosen = msgspec.structs.replace(CANDIDATE, parallelism=layout)
+    return msgspec.structs.replace(on_gpus([0, 1, 2, 3]), chosen=chosen)
+
+
+def test_several_engines_get_gpus_and_ports_of_their_own() -> None:
+    """Two services of the same command, on GPUs 0,1 and 2,3, ports 9000 and 9001; the chart gets replicas."""
+    text = render(several_engines(), "compose", Target(port=9000))
+    services = yaml.safe_load(text)["services"]
+    assert list(services) == ["vllm-0", "vllm-1"]
+    assert services["vllm-0"]["command"] == services["vllm-1"]["command"]
+    devices = [one["deploy"]["resources"]["reservations"]["devices"][0] for one in services.values()]
+    assert [one["device_ids"] for one in devices] == [["0", "1"], ["2", "3"]]
+    assert [one["ports"] for one in services.values()] == [["127.0.0.1:9000:8000"], ["127.0.0.1:9001:8000"]]
+    assert "put a router before them" in text
+    (pool,) = yaml.safe_load(render(several_engines(), "helm"))["pools"]
+    assert (pool["replicas"], pool["gpus"]) == (2, 2)
+
+
+@pytest.mark.parametrize("fmt", ["argv", "config", "env", "docker", "systemd"])
+def test_formats_of_one_engine_refuse_several(fmt: str) -> None:
+    """Instead of writing one of them as if it were all."""
+    with pytest.raises(BadInputError, match="runs one engine") as caught:
+        render(several_engines(), fmt)
+    assert "compose or helm" in caught.value.remedy
 
 
 def test_compose_does_not_interpolate_the_plans_texts() -> None:
