@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     import click
 
+    from qwenhost.facts import Catalog
     from qwenhost.launcher.checks import Check
     from qwenhost.launcher.command import ServeOptions
     from qwenhost.launcher.launch import Launch, MetricsAddress
+    from qwenhost.launcher.starts import Allowance
     from qwenhost.launcher.state import ServiceHome
     from qwenhost.plan import Plan
 
@@ -29,6 +31,7 @@ def prepare(
     Raises:
         QwenhostError: an option is wrong, nothing fits, or the name is taken.
     """
+    from qwenhost.cli import wiring
     from qwenhost.launcher.build import build_launch
     from qwenhost.launcher.preflight import require_passed
     from qwenhost.launcher.state import ServiceHome, state_root
@@ -52,11 +55,27 @@ def prepare(
             ready_s=options["ready_timeout"],
             stall_s=options["stall_timeout"],
             metrics=_metrics(chosen, options),
+            allowance=start_allowance(wiring.catalog(ctx)),
         )
     except BaseException:
         os.close(lock)
         raise
     return launch, home, lock
+
+
+def start_allowance(known: Catalog) -> Allowance:
+    """What a start takes by the profiles' assumptions."""
+    from qwenhost.launcher.starts import Allowance, Span
+
+    def span(name: str) -> Span:
+        row = known.assumptions[name]
+        return Span(value=row.value, low=row.low, high=row.high)
+
+    return Allowance(
+        boot_s=span("engine_boot_s"),
+        read_gb_per_s=span("weight_read_gb_per_s"),
+        warmup_s=span("engine_warmup_s"),
+    )
 
 
 def _service_options(options: Mapping[str, Any]) -> tuple[ServeOptions, str | None]:

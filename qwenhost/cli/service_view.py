@@ -69,6 +69,8 @@ class LiveView:
 
     def show(self, event: ServiceEvent) -> None:
         """Move the line; print what must stay."""
+        from rich.markup import escape
+
         if event.kind in ("ready", "stopped", "failed"):
             self._progress.stop()
         elif event.kind == "start":
@@ -76,7 +78,10 @@ class LiveView:
             self._progress.start()
         if event.kind in _NEWS or event.kind in ("ready", "stopping"):
             colour = "yellow" if event.kind in _NEWS else "green"
-            self._console.print(f"[{colour}]{event.kind}[/] ", event.message, sep="", markup=True)
+            self._console.print(f"[{colour}]{event.kind}[/] ", escape(event.message), sep="", markup=True)
+        elif event.kind == "expected":
+            self._console.print(f"[dim]{escape(event.message)}[/]")
+            return
         self._progress.update(self._task, description=event.message)
         if event.kind == "ready":
             self._on_ready()

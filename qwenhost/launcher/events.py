@@ -11,8 +11,8 @@ from qwenhost.facts import Value
 class ServiceEvent(Value, frozen=True, kw_only=True):
     """A change in the life of a service.
 
-    Kinds: start, phase, progress, ready, deviation, unhealthy, failure, fallback, restart, stopping,
-    stopped, failed.
+    Kinds: start, expected, phase, progress, ready, deviation, unhealthy, failure, fallback, restart,
+    stopping, stopped, failed.
     """
 
     kind: str

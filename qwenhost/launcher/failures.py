@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from qwenhost.errors import BadInputError, QwenhostError, UnavailableError
 from qwenhost.facts import Value
-from qwenhost.launcher.failure_rules import RESTART, RULES, Rank, Rule, Trigger
+from qwenhost.launcher.failure_rules import RESTART, RULES
 from qwenhost.launcher.phases import LogLine, Phase, StartProgress, split_line
+from qwenhost.launcher.rule import Rank, Rule, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -104,6 +105,12 @@ def classify(lines: Iterable[str], exit_code: int | None = None) -> Failure:
         progress = progress.after(line)
         scanner.feed(line, progress.phase)
     return scanner.failure(exit_code)
+
+
+def not_executable(detail: str) -> Failure:
+    """The engine's program cannot be run."""
+    remedy = "Name vLLM's program with --vllm-bin."
+    return Failure(kind="not_executable", cause=detail, remedy=remedy, bad_input=True)
 
 
 def hung(seconds: float) -> Failure:

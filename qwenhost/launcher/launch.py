@@ -10,6 +10,7 @@ from qwenhost.launcher.restart import RestartPolicy
 
 if TYPE_CHECKING:
     from qwenhost.launcher.command import EngineCommand
+    from qwenhost.launcher.starts import Starts
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Launch:
     limits: Limits = field(default_factory=Limits)
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     metrics: MetricsAddress | None = None
+    starts: Starts | None = None
+    """Earlier starts on this machine; None = nothing is expected of this one, and it is not remembered."""
 
 
 @dataclass(frozen=True)

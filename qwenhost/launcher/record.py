@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from qwenhost.launcher.events import ServiceEvent
-from qwenhost.launcher.state import ServiceState
+from qwenhost.launcher.phases import Phase
+from qwenhost.launcher.state import Expected, ServiceState
+from qwenhost.units import format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qwenhost.launcher.failures import Failure
     from qwenhost.launcher.launch import Launch
-    from qwenhost.launcher.state import ServiceHome
+    from qwenhost.launcher.phases import StartProgress
+    from qwenhost.launcher.starts import Expectation
+    from qwenhost.launcher.state import Deviation, ServiceHome
 
 
 class Record:
@@ -41,6 +45,7 @@ class Record:
         self._on_event = on_event
         self._clock = clock
         self._started = clock()
+        self._expected: Expectation | None = None
         command = launch.command
         self.state = ServiceState(
             name=home.name,
@@ -63,9 +68,58 @@ class Record:
         """Since the engine's start."""
         return self._clock() - self._started
 
-    def engine_starts(self) -> None:
-        """From here on time is counted."""
+    def engine_starts(self, expected: Expectation | None = None) -> None:
+        """From here on time is counted, and held against what was expected."""
         self._started = self._clock()
+        self._expected = expected
+        said = expected and Expected(
+            ready_s=round(expected.ready_s, 1),
+            low_s=round(expected.low_s, 1),
+            high_s=round(expected.high_s, 1),
+            basis=expected.basis,
+            source=expected.source,
+        )
+        self.update(quiet=True, expected=said)
+
+    def tell_expected(self) -> None:
+        """An event where something is expected."""
+        if self._expected is not None:
+            begins_s = dict(self._expected.begins_s)
+            self.emit("expected", self._expected.sentence, begins_s=begins_s, basis=self._expected.basis)
+
+    def advance(self, progress: StartProgress, *, moved: bool) -> None:
+        """The start came further: into another phase, or by a count within one."""
+        self.update(
+            phase=progress.phase.value, progress=progress.label, figures=progress.figures, quiet=not moved
+        )
+        data: dict[str, Any] = {"phase": progress.phase.value}
+        message = progress.label
+        if self._expected is not None and progress.phase is not Phase.READY:
+            until_s = self._expected.end_of(progress.phase)
+            data |= {
+                "expected_end_s": round(until_s, 1),
+                "expected_ready_s": round(self._expected.ready_s, 1),
+            }
+            message += f" (until about {format_seconds(until_s)}, {self._expected.basis})"
+        self.emit("phase" if moved else "progress", message, **data)
+
+    def became_ready(self, model: str, found: tuple[Deviation, ...]) -> float:
+        """Written and told; the seconds it took."""
+        ready_s = round(self.elapsed_s, 3)
+        self.update(
+            status="ready",
+            phase=Phase.READY.value,
+            progress=Phase.READY.label,
+            ready_at=now(),
+            ready_s=ready_s,
+            model=model,
+            deviations=found,
+        )
+        against = ""
+        if self._expected is not None:
+            against = f", {format_seconds(self._expected.ready_s)} expected ({self._expected.basis})"
+        self.emit("ready", f"ready after {ready_s:.0f} s{against}", base_url=self.state.base_url, model=model)
+        return ready_s
 
     def update(self, *, quiet: bool = False, **changes: Any) -> None:
         """Change the state and, unless it is a mere count of shards, write it down."""

@@ -54,6 +54,16 @@ class Deviation(Value, frozen=True, kw_only=True):
         return self.observed / self.planned - 1 if self.planned else 0.0
 
 
+class Expected(Value, frozen=True, kw_only=True):
+    """How long the running start should take, in seconds."""
+
+    ready_s: float
+    low_s: float
+    high_s: float
+    basis: Literal["measured", "assumed"]
+    source: str
+
+
 class ServiceState(Value, frozen=True, kw_only=True):
     """A service at one moment; ``state.json``."""
 
@@ -79,6 +89,8 @@ class ServiceState(Value, frozen=True, kw_only=True):
     ready_at: str | None = None
     ready_s: float | None = None
     """From the engine's start to ready, last time."""
+    expected: Expected | None = None
+    """Of the last start; None where nothing was known."""
     updated_at: str
     restarts: int = 0
     fallbacks: tuple[Change, ...] = ()

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwenhost.launcher import failures
+from qwenhost.launcher.attempt import Attempt
 from qwenhost.launcher.deadlines import Deadlines
 from qwenhost.launcher.decision import decide
 from qwenhost.launcher.deviation import describe, deviations
-from qwenhost.launcher.failures import Failure, FailureScanner
-from qwenhost.launcher.health import BecameReady, Endpoint, HealthMonitor, Liveness, NotServing, Pulse
-from qwenhost.launcher.phases import Phase, StartProgress, split_line
-from qwenhost.launcher.process import EngineProcess, Exited, Gone, Line, RotatingLog, Spawned, SpawnFailed
+from qwenhost.launcher.health import BecameReady, NotServing, Pulse
+from qwenhost.launcher.phases import Phase
+from qwenhost.launcher.process import Exited, Gone, Line, RotatingLog, Spawned, SpawnFailed
 from qwenhost.launcher.record import Record, now
 from qwenhost.launcher.restart import RestartHistory
 from qwenhost.launcher.state import ACTIVE, Change
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qwenhost.launcher.events import ServiceEvent
+    from qwenhost.launcher.failures import Failure
     from qwenhost.launcher.launch import FallbackCommand, Launch
     from qwenhost.launcher.state import ServiceHome, ServiceState, Status
 
@@ -71,13 +72,11 @@ class Supervisor:
         self._command = launch.command
         self._unused = list(launch.fallbacks)
         self._generation = 0
-        self._process: EngineProcess | None = None
-        self._monitor: HealthMonitor | None = None
+        self._attempt: Attempt | None = None
+        self._last: Attempt | None = None
         self._stopping = False
         self._was_ready = False
         self._beat, self._beat_every_s = beat, beat_every_s
-        self._verdict: Failure | None = None
-        self._exit_code: int | None = None
         self._log = RotatingLog(home.log_file)
         self._record = Record(launch, home, on_event=on_event, clock=clock)
 
@@ -124,34 +123,34 @@ class Supervisor:
 
     def _handle(self, event: Any) -> None:
         match event:
+            case _StopRequest():
+                self._on_stop(force=event.force)
+            case _ if self._attempt is not None:
+                self._on_engine(event, self._attempt)
+
+    def _on_engine(self, event: Any, attempt: Attempt) -> None:
+        match event:
             case Line():
-                self._on_line(event.text)
+                self._on_line(event.text, attempt)
             case Spawned():
                 self._record.update(engine_pid=event.pid)
             case SpawnFailed():
-                self._verdict = Failure(
-                    kind="not_executable",
-                    cause=event.message,
-                    remedy="Name vLLM's program with --vllm-bin.",
-                    bad_input=True,
-                )
+                attempt.verdict = failures.not_executable(event.message)
             case Exited():
-                self._exit_code = event.code
+                attempt.exit_code = event.code
             case Gone():
-                self._on_gone()
+                self._on_gone(attempt)
             case BecameReady():
-                self._on_ready(event.model)
+                self._on_ready(event.model, attempt)
             case NotServing():
                 self._end_engine(failures.not_serving(event.detail))
             case Pulse():
-                self._on_pulse(event)
-            case _StopRequest():
-                self._on_stop(force=event.force)
+                self._on_pulse(event, attempt)
 
     def _on_deadline(self, name: str) -> None:
         match name:
-            case "ready":
-                self._end_engine(failures.not_ready(self._launch.limits.ready_s, self._progress))
+            case "ready" if self._attempt is not None:
+                self._end_engine(failures.not_ready(self._launch.limits.ready_s, self._attempt.progress))
             case "terminate":
                 self._terminate()
             case "kill":
@@ -167,81 +166,56 @@ class Supervisor:
     def _start_engine(self) -> None:
         self._generation += 1
         generation = self._generation
-        self._progress = StartProgress()
-        self._scanner = FailureScanner()
-        self._verdict, self._exit_code = None, None
-        self._record.engine_starts()
+        command, starts = self._command, self._launch.starts
+        self._record.engine_starts(starts.expected(command) if starts else None)
         self._record.update(
             status="starting",
             phase=Phase.SPAWN.value,
             progress=Phase.SPAWN.label,
             engine_pid=None,
             ready_at=None,
-            argv=self._command.argv,
-            label=self._command.label,
+            argv=command.argv,
+            label=command.label,
         )
-        self._record.emit("start", f"starting {self._command.label}")
-        limits = self._launch.limits
-        self._process = EngineProcess(
-            self._command.argv,
-            self._command.environment(self._environ, api_key=self._launch.api_key),
-            self._log,
-            lambda event: self._queue.put((generation, event)),
+        self._record.emit("start", f"starting {command.label}")
+        self._record.tell_expected()
+        self._attempt = self._last = Attempt(
+            command,
+            api_key=self._launch.api_key,
+            environ=self._environ,
+            limits=self._launch.limits,
+            log=self._log,
+            clock=self._clock,
+            put=lambda event: self._queue.put((generation, event)),
         )
-        self._monitor = HealthMonitor(
-            Endpoint(self._command.base_url, self._launch.api_key, ssl_certfile=self._command.ssl_certfile),
-            limits,
-            lambda event: self._queue.put((generation, event)),
-        )
-        self._liveness = Liveness(limits, self._clock)
-        self._deadlines.set("ready", limits.ready_s)
+        self._deadlines.set("ready", self._launch.limits.ready_s)
 
-    def _on_line(self, text: str) -> None:
-        line = split_line(text)
-        self._scanner.feed(line, self._progress.phase)
-        if self._record.state.status != "starting":
-            return
-        progress = self._progress.after(line)
-        if progress is not self._progress:
-            moved = progress.phase is not self._progress.phase
-            self._progress = progress
-            self._record.update(
-                phase=progress.phase.value,
-                progress=progress.label,
-                figures=progress.figures,
-                quiet=not moved,
-            )
-            self._record.emit("phase" if moved else "progress", progress.label, phase=progress.phase.value)
+    def _on_line(self, text: str, attempt: Attempt) -> None:
+        before = attempt.progress.phase
+        progress = attempt.read(text, starting=self._record.state.status == "starting")
+        if progress is not None:
+            self._record.advance(progress, moved=progress.phase is not before)
 
-    def _on_ready(self, model: str) -> None:
-        if self._record.state.status != "starting" or self._stopping or self._verdict:
+    def _on_ready(self, model: str, attempt: Attempt) -> None:
+        if self._record.state.status != "starting" or self._stopping or attempt.verdict:
             return
         self._deadlines.clear("ready")
         self._was_ready = True
-        self._scanner = FailureScanner()  # what the start logged does not explain a later death
-        ready_s = self._record.elapsed_s
-        found = deviations(self._progress.figures, self._command.candidate)
-        self._record.update(
-            status="ready",
-            phase=Phase.READY.value,
-            progress=Phase.READY.label,
-            ready_at=now(),
-            ready_s=round(ready_s, 3),
-            model=model,
-            deviations=found,
-        )
-        self._record.emit(
-            "ready", f"ready after {ready_s:.0f} s", base_url=self._record.state.base_url, model=model
-        )
+        attempt.became_ready()
+        found = deviations(attempt.progress.figures, self._command.candidate)
+        ready_s = self._record.became_ready(model, found)
         for deviation in found:
             self._record.emit(
                 "deviation", describe(deviation), name=deviation.name, relative=deviation.relative
             )
+        if self._launch.starts is not None:
+            begins_s = {**attempt.begins_s, Phase.READY.value: ready_s}
+            self._launch.starts.remember(self._command, begins_s, at=now())
 
-    def _on_pulse(self, pulse: Pulse) -> None:
-        if self._record.state.status != "ready" or self._verdict:
+    def _on_pulse(self, pulse: Pulse, attempt: Attempt) -> None:
+        if self._record.state.status != "ready" or attempt.verdict:
             return
-        match self._liveness.judge(pulse):
+        match attempt.judge(pulse):
             case "unhealthy":
                 self._end_engine(failures.unhealthy(pulse.detail))
             case "hung":
@@ -251,17 +225,17 @@ class Supervisor:
 
     def _end_engine(self, why: Failure) -> None:
         """End an engine that is of no use any more; what follows is decided once it is gone."""
-        if self._verdict or self._stopping or self._process is None:
+        if self._attempt is None or self._attempt.verdict or self._stopping:
             return
-        self._verdict = why
+        self._attempt.verdict = why
         self._record.emit("unhealthy", why.message, failure=why.kind)
         # A hung or half-dead engine does not listen to SIGTERM for long.
         self._deadlines.set("kill", self._launch.limits.term_repeat_s)
-        self._process.terminate()
+        self._attempt.process.terminate()
 
     def _on_stop(self, *, force: bool) -> None:
         forced = force or self._stopping
-        if self._process is None:  # between two starts
+        if self._attempt is None:  # between two starts
             self._stopping = True
             self._finish("stopped", self._record.state.failure)
             return
@@ -279,25 +253,25 @@ class Supervisor:
         drain_s = limits.drain_s if was_ready else 0.0
         self._deadlines.set("terminate", drain_s + limits.term_repeat_s)
         self._deadlines.set("kill", drain_s + limits.kill_s)
-        self._process.terminate()
+        self._attempt.process.terminate()
 
     def _terminate(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
+        if self._attempt is not None:
+            self._attempt.process.terminate()
             self._deadlines.set("terminate", self._launch.limits.term_repeat_s)
 
     def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
+        if self._attempt is not None:
+            self._attempt.process.kill()
             self._deadlines.set("kill", 1.0)
 
-    def _on_gone(self) -> None:
+    def _on_gone(self, attempt: Attempt) -> None:
         """The engine has ended, asked or not."""
         self._close_engine()
         if self._stopping:
             self._finish("stopped", self._record.state.failure)
             return
-        failure = self._explanation()
+        failure = attempt.explanation()
         self._record.emit("failure", failure.message, failure=failure.kind, remedy=failure.remedy)
         self._record.count_failure(failure)
         state = self._record.state
@@ -323,12 +297,6 @@ class Supervisor:
         self._record.emit("restart", f"starting again in {delay_s:.1f} s", delay_s=delay_s)
         self._deadlines.set("restart", delay_s)
 
-    def _explanation(self) -> Failure:
-        """What was decided about the engine, unless its log knows why the first completion failed."""
-        if self._verdict is None or (self._verdict.kind == "not_serving" and self._scanner.found):
-            return self._scanner.failure(self._exit_code)
-        return self._verdict
-
     def _apply(self, fallback: FallbackCommand, failure: Failure) -> None:
         self._unused.remove(fallback)
         self._command = fallback.command
@@ -344,18 +312,18 @@ class Supervisor:
         self._record.emit(status, status)
 
     def _close_engine(self) -> None:
-        if self._monitor is not None:
-            self._monitor.stop()
-        self._process = self._monitor = None
+        if self._attempt is not None:
+            self._attempt.close()
+        self._attempt = None
         self._deadlines.clear("ready", "terminate", "kill", "restart")
 
     def _abandon(self) -> None:
         """On the way out, whatever the reason: no process stays."""
-        if self._process is not None:
-            process = self._process
-            process.kill()
+        if self._attempt is not None:
+            attempt = self._attempt
+            attempt.process.kill()
             deadline = self._clock() + self._launch.limits.kill_s
-            while process is self._process and self._clock() < deadline:
+            while attempt is self._attempt and self._clock() < deadline:
                 try:
                     generation, event = self._queue.get(timeout=1.0)
                 except queue.Empty:
@@ -363,5 +331,5 @@ class Supervisor:
                 if generation == self._generation and isinstance(event, Gone):
                     self._close_engine()
         if self._record.state.status in ACTIVE:
-            self._finish("failed", self._explanation())
+            self._finish("failed", self._last.explanation() if self._last else None)
         self._log.close()
