@@ -15,7 +15,7 @@ securityContext:
 {{/* Image, pull policy and security of a container of ours without GPUs. */}}
 {{- define "qwenhost.ownContainer" -}}
 image: {{ include "qwenhost.image" . }}
-imagePullPolicy: {{ .Values.image.pullPolicy }}
+imagePullPolicy: {{ include "qwenhost.pullPolicy" . }}
 {{ include "qwenhost.closedContainer" . }}
 {{- end -}}
 
@@ -52,7 +52,7 @@ Dict: root, checkpoint, index.
 {{- if $s3 }}
 - name: copy-{{ .index }}
   image: {{ include "qwenhost.foreignImage" (dict "root" .root "image" $v.model.source.s3.image) }}
-  imagePullPolicy: {{ $v.image.pullPolicy }}
+  imagePullPolicy: {{ include "qwenhost.pullPolicy" .root }}
   {{- include "qwenhost.closedContainer" .root | nindent 2 }}
   command: [/bin/sh, -ec]
   args:

@@ -81,7 +81,7 @@ spec:
 {{- define "qwenhost.planContainer" -}}
 - name: plan
   image: {{ include "qwenhost.image" .root }}
-  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  imagePullPolicy: {{ include "qwenhost.pullPolicy" .root }}
   {{- include "qwenhost.gpuSecurity" .root | nindent 2 }}
   command: [qwenhost, k8s, init]
   args: [--request, /etc/qwenhost/init.yaml, --output, /plan/vllm.yaml]
@@ -128,7 +128,7 @@ claims:
 {{- $tls := include "qwenhost.tlsSecretName" $root -}}
 - name: engine
   image: {{ include "qwenhost.image" $root }}
-  imagePullPolicy: {{ $v.image.pullPolicy }}
+  imagePullPolicy: {{ include "qwenhost.pullPolicy" $root }}
   {{- include "qwenhost.gpuSecurity" $root | nindent 2 }}
   command: [/bin/sh, /scripts/engine.sh]
   args:

@@ -78,3 +78,7 @@ labels:
 {{- end -}}
 {{- include "qwenhost.foreignImage" (dict "root" . "image" $image) -}}
 {{- end -}}
+
+{{- define "qwenhost.pullPolicy" -}}
+{{- default (ternary "IfNotPresent" "Always" (ne .Values.image.digest "")) .Values.image.pullPolicy -}}
+{{- end -}}

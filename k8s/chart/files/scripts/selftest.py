@@ -1,6 +1,6 @@
-"""One test of a running endpoint, as `helm test` runs it: a line of JSON on stdout, exit code 0 or 1.
+"""Tests of a running endpoint, as `helm test` runs them: a line of JSON on stdout for each, exit code 0 or 1.
 
-    python3 selftest.py chat|tool-call|reasoning-on|reasoning-off|image|long-prompt|no-key
+    python3 selftest.py chat tool-call reasoning-on reasoning-off image long-prompt no-key
 
 Told by the environment: URL, MODEL, TIMEOUT, LONG_PROMPT_TOKENS, KEY_FILE. The standard library alone.
 """
@@ -164,21 +164,28 @@ TESTS = {
 
 
 def main(argv: list) -> int:
-    """Run one test."""
-    if len(argv) != 1 or argv[0] not in TESTS:
-        sys.stderr.write(f"usage: selftest.py {'|'.join(TESTS)}\n")
+    """Run the tests named; one that fails does not keep the others from running."""
+    if not argv or set(argv) - set(TESTS):
+        sys.stderr.write(f"usage: selftest.py {' '.join(TESTS)}\n")
         return 2
+    results = [run(name) for name in argv]
+    return 0 if all(result["passed"] for result in results) else 1
+
+
+def run(name: str) -> dict:
+    """The result of one test, printed."""
     started = time.monotonic()
-    result: dict = {"test": argv[0]}
+    result: dict = {"test": name}
     try:
-        result |= {"passed": True, **TESTS[argv[0]]()}
+        result |= {"passed": True, **TESTS[name]()}
     except urllib.error.HTTPError as error:
-        result |= {"passed": False, "problem": f"HTTP {error.code}: {error.read().decode('utf-8', 'replace')[:500]}"}
+        said = error.read().decode("utf-8", "replace")[:500]
+        result |= {"passed": False, "problem": f"HTTP {error.code}: {said}"}
     except (Failed, OSError, ValueError, KeyError, IndexError) as error:
         result |= {"passed": False, "problem": f"{type(error).__name__}: {error}"}
     result["seconds"] = round(time.monotonic() - started, 3)
-    print(json.dumps(result))
-    return 0 if result["passed"] else 1
+    print(json.dumps(result), flush=True)
+    return result
 
 
 if __name__ == "__main__":
