@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context, /, *, name: str, interval: float, once: bool, as_json: bool, **options: Any
 ) -> None:
-    r"""Watch the service NAME ("default" unless given): load, latency, cost per hour and per million tokens.
+    r"""Watch the service NAME ("default" unless given): load, latency, GPUs, cost so far.
 
-    Latencies are those of the last interval, from the engine's histograms. The rent is the plan's; beside it
+    Latencies are those of the last interval, from the engine's histograms; GPU figures are NVML's, with Xid
+    faults since the command began. The rent is the plan's; beside it
     stands what the same tokens would have cost at Claude Sonnet's list rates, without its cache. A guarded
     service wants QWENHOST_API_KEY or --api-key-file. Ctrl-C ends it.
 

@@ -13,11 +13,13 @@ import msgspec
 
 from qwenhost.errors import BadInputError, UnavailableError
 from qwenhost.launcher.load import Bill, Load, Reading, load_between, read_metrics
+from qwenhost.units import format_gib
 
 if TYPE_CHECKING:
     import click
     from rich.table import Table
 
+    from qwenhost.discovery.gpu_watch import GpuReading, GpuWatch
     from qwenhost.launcher.state import ServiceState
 
 SONNET = "claude-sonnet-4.6"
@@ -30,11 +32,16 @@ class Screen:
     state: ServiceState
     load: Load
     bill: Bill
+    gpus: tuple[GpuReading, ...] = ()
+    gpus_note: str = ""
+    """Why there are none."""
 
     def as_data(self) -> dict[str, Any]:
         """For ``--json``; derived figures included."""
         bill = msgspec.to_builtins(self.bill)
-        bill |= {name: getattr(self.bill, name) for name in ("usd", "usd_per_mtok", "api_usd")}
+        bill |= {
+            name: getattr(self.bill, name) for name in ("usd", "usd_per_mtok", "api_usd", "api_usd_per_mtok")
+        }
         return {
             "name": self.state.name,
             "status": self.state.status,
@@ -43,6 +50,8 @@ class Screen:
             "restarts": self.state.restarts,
             "load": self.load,
             "bill": bill,
+            "gpus": self.gpus,
+            "gpus_note": self.gpus_note,
         }
 
     def table(self) -> Table:
@@ -66,11 +75,15 @@ class Screen:
         for name, row in load.latency_s.items():
             figures = ", ".join(f"{quantile} {_seconds(value)}" for quantile, value in row.items())
             table.add_row(name.replace("_", "-"), figures)
+        for gpu in self.gpus:
+            table.add_row(f"GPU {gpu.index}", gpu_line(gpu))
+        if self.gpus_note:
+            table.add_row("GPUs", self.gpus_note)
         table.add_row(
             "so far", f"{bill.prompt_mtok:.3f} M in, {bill.generation_mtok:.3f} M out, {bill.hours:.2f} h"
         )
         table.add_row("rent", _rent(bill))
-        table.add_row(bill.api_name, f"{bill.api_usd:,.2f} USD for the same tokens (list, no cache)")
+        table.add_row(bill.api_name, _api(bill))
         return table
 
 
@@ -93,6 +106,7 @@ class Watch:
         rates = rates_on(sonnet, dt.datetime.now(dt.UTC).date(), 0.0)
         self._api = (sonnet.name, rates.input, rates.output)
         self._last: Reading | None = None
+        self._gpus, self._gpus_note = self._open_gpus()
 
     def look(self, interval_s: float) -> Screen:
         """What went on since the last look, or over an interval that begins now.
@@ -113,7 +127,20 @@ class Watch:
             api_usd_per_mtok_input=input_rate,
             api_usd_per_mtok_output=output_rate,
         )
-        return Screen(self._state(), load_between(before, after), bill)
+        gpus = self._gpus.read() if self._gpus else ()
+        return Screen(self._state(), load_between(before, after), bill, gpus, self._gpus_note)
+
+    def _open_gpus(self) -> tuple[GpuWatch | None, str]:
+        """NVML, open as long as this process lives, for an engine that uses GPUs."""
+        state = self._state()
+        if state.engine == "simulated" or state.target == "cpu":
+            return None, "none are used"
+        from qwenhost.discovery.gpu_watch import GpuWatch
+
+        try:
+            return GpuWatch(), ""
+        except UnavailableError as error:
+            return None, error.message
 
     def _read(self) -> Reading:
         from qwenhost.launcher.health import Endpoint
@@ -176,6 +203,30 @@ def _rent(bill: Bill) -> str:
         return "unknown: the service has no plan with a price"
     each = "" if bill.usd_per_mtok is None else f", {bill.usd_per_mtok:,.2f} USD per million tokens so far"
     return f"{bill.usd_per_hour:.2f} USD/h, {bill.usd:,.2f} USD so far{each}"
+
+
+def _api(bill: Bill) -> str:
+    each = "" if bill.api_usd_per_mtok is None else f", {bill.api_usd_per_mtok:,.2f} USD per million"
+    return f"{bill.api_usd:,.2f} USD for the same tokens{each} (list, no cache)"
+
+
+def gpu_line(gpu: GpuReading) -> str:
+    """One GPU for people, with colours."""
+    if gpu.fault:
+        return f"[red]{gpu.fault}[/]"
+    parts = [] if gpu.utilisation is None else [f"{gpu.utilisation:.0%} busy"]
+    if gpu.memory_used_bytes is not None and gpu.memory_total_bytes is not None:
+        parts.append(f"{format_gib(gpu.memory_used_bytes)} of {format_gib(gpu.memory_total_bytes)}")
+    if gpu.power_w is not None:
+        limit = "" if gpu.power_limit_w is None else f" of {gpu.power_limit_w:.0f}"
+        parts.append(f"{gpu.power_w:.0f}{limit} W")
+    if gpu.temperature_c is not None:
+        parts.append(f"{gpu.temperature_c} \N{DEGREE SIGN}C")
+    if gpu.slowed_by:
+        parts.append(f"[yellow]slowed by {', '.join(gpu.slowed_by)}[/]")
+    if gpu.xids:
+        parts.append(f"[red]Xid {', '.join(map(str, gpu.xids))}: see dmesg[/]")
+    return ", ".join(parts) or "NVML says nothing"
 
 
 def _seconds(value: float) -> str:

@@ -63,6 +63,12 @@ class Bill(Value, frozen=True, kw_only=True):
             + self.generation_mtok * self.api_usd_per_mtok_output
         )  # fmt: skip
 
+    @property
+    def api_usd_per_mtok(self) -> float | None:
+        """The same by million tokens of either kind; None before the first."""
+        tokens = self.prompt_mtok + self.generation_mtok
+        return self.api_usd / tokens if tokens else None
+
 
 class Load(Value, frozen=True, kw_only=True):
     """Between two readings."""

@@ -10,7 +10,10 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.text import Text
 
+from qwenhost.cli.top_view import gpu_line
+from qwenhost.discovery.gpu_watch import GpuReading
 from qwenhost.launcher.build import free_port
 from qwenhost.launcher.load import Bill, load_between, quantile, read_metrics
 
@@ -87,6 +90,7 @@ def test_the_bill() -> None:
         api_usd_per_mtok_input=3.0, api_usd_per_mtok_output=15.0,
     )  # fmt: skip
     assert (bill.usd, bill.usd_per_mtok, bill.api_usd) == (14.0, pytest.approx(14 / 3), 21.0)
+    assert bill.api_usd_per_mtok == 7.0
 
 
 def test_one_look_at_a_running_service(plan_file: Path, tmp_path: Path) -> None:
@@ -120,9 +124,26 @@ def test_one_look_at_a_running_service(plan_file: Path, tmp_path: Path) -> None:
         )
         table = call("top", "--once", "--interval", "0.3")
         assert "SIMULATED" in table.stdout
+        assert (seen["gpus"], seen["gpus_note"]) == ([], "none are used")
         assert "USD/h" in table.stdout
         refused = call("top", "--once", QWENHOST_API_KEY="another-key")
         assert (refused.returncode, "answered 401" in refused.stderr) == (4, True)
         assert call("top", "nobody").returncode == 2
     finally:
         call("stop")
+
+
+def test_a_gpus_figures_and_troubles_are_one_line() -> None:
+    """What NVML does not say is left out."""
+    gpu = GpuReading(
+        index=0, memory_used_bytes=128 * 2**30, memory_total_bytes=140 * 2**30, utilisation=0.87,
+        power_w=512.3, power_limit_w=700.0, temperature_c=64, slowed_by=("heat",), xids=(79,),
+    )  # fmt: skip
+    said = Text.from_markup(gpu_line(gpu)).plain
+    assert said == (
+        "87% busy, 128.00 GiB of 140.00 GiB, 512 of 700 W, 64 \N{DEGREE SIGN}C, slowed by heat, "
+        "Xid 79: see dmesg"
+    )
+    assert gpu_line(GpuReading(index=1)) == "NVML says nothing"
+    lost = GpuReading(index=2, fault="GPU 2: it has fallen off the bus")
+    assert "fallen off the bus" in gpu_line(lost)

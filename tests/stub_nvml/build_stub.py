@@ -35,6 +35,9 @@ class StubGpu:
     memory_bytes: int
     used_bytes: int = 0
     power_limit_mw: int = 700_000
+    now: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Utilisation in %, power in mW, temperature in C, NVML's bits of slowed clocks."""
+    xid: int = 0
     mig: bool = False
     mig_uuid: str = ""
     compute: Mapping[int, int] = field(default_factory=dict)
@@ -59,6 +62,8 @@ class StubGpu:
             f"memory {self.memory_bytes} {self.used_bytes}",
             f"mig {int(self.mig)}",
             f"power_limit_mw {self.power_limit_mw}",
+            f"now {' '.join(map(str, self.now))}",
+            f"xid {self.xid}",
             *(f"compute {pid} {size}" for pid, size in self.compute.items()),
             *(f"graphics {pid} {size}" for pid, size in self.graphics.items()),
             f"nvlink_switch {self.nvlink_switch}",

@@ -15,6 +15,8 @@
  *   memory 150754820096 1073741824  total and used bytes
  *   mig 0
  *   power_limit_mw 700000
+ *   now 87 512000 64 4              utilisation in %, power in mW, temperature in C, bits of slowed clocks
+ *   xid 79                          a fault that waits to be told
  *   compute 4242 1073741824         a process and its bytes; -1 = not available
  *   graphics 17 4096
  *   nvlink_switch 18                ports that lead to a switch
@@ -28,7 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7 };
+enum { SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, TIMEOUT = 10 };
 enum { MAX_GPUS = 64, MAX_PROCESSES = 16, MAX_PORTS = 36, MAX_ERRORS = 16 };
 enum { PORT_NONE = -3, PORT_DOWN = -2, PORT_SWITCH = -1 };
 
@@ -57,13 +59,23 @@ typedef struct {
     char name[96], uuid[96], mig_uuid[96], pci[32];
     int major, minor;
     unsigned long long total, used;
-    unsigned mig, power_limit_mw;
+    unsigned mig, power_limit_mw, busy, power_mw, celsius, slowed, xid;
     Process compute[MAX_PROCESSES], graphics[MAX_PROCESSES];
     unsigned computes, graphicses;
     int ports[MAX_PORTS], port_count; /* index of the GPU at the other end, or PORT_... */
     Fault faults[MAX_ERRORS];
     int fault_count;
 } Gpu;
+
+typedef struct {
+    unsigned gpu, memory;
+} Utilization; /* nvmlUtilization_t */
+
+typedef struct {
+    Gpu *gpu;
+    unsigned long long type, data;
+    unsigned gpu_instance, compute_instance;
+} Event; /* nvmlEventData_t */
 
 static Gpu gpus[MAX_GPUS];
 static int gpu_count, initialised;
@@ -106,6 +118,9 @@ static void read_gpu_line(Gpu *gpu, const char *key, const char *words) {
     else if (!strcmp(key, "memory")) sscanf(words, "%llu %llu", &gpu->total, &gpu->used);
     else if (!strcmp(key, "mig")) gpu->mig = (unsigned)atoi(words);
     else if (!strcmp(key, "power_limit_mw")) gpu->power_limit_mw = (unsigned)atoi(words);
+    else if (!strcmp(key, "now"))
+        sscanf(words, "%u %u %u %u", &gpu->busy, &gpu->power_mw, &gpu->celsius, &gpu->slowed);
+    else if (!strcmp(key, "xid")) gpu->xid = (unsigned)atoi(words);
     else if (!strcmp(key, "compute")) add_process(gpu->compute, &gpu->computes, words);
     else if (!strcmp(key, "graphics")) add_process(gpu->graphics, &gpu->graphicses, words);
     else if (!strcmp(key, "nvlink_switch")) add_ports(gpu, PORT_SWITCH, atoi(words));
@@ -294,6 +309,72 @@ int nvmlDeviceGetPowerManagementLimit(Gpu *gpu, unsigned *limit_mw) {
     CHECK(gpu);
     *limit_mw = gpu->power_limit_mw;
     return SUCCESS;
+}
+
+int nvmlDeviceGetUtilizationRates(Gpu *gpu, Utilization *use) {
+    CHECK(gpu);
+    *use = (Utilization){.gpu = gpu->busy, .memory = gpu->busy};
+    return SUCCESS;
+}
+
+int nvmlDeviceGetPowerUsage(Gpu *gpu, unsigned *mw) {
+    CHECK(gpu);
+    *mw = gpu->power_mw;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetTemperature(Gpu *gpu, unsigned sensor, unsigned *celsius) {
+    (void)sensor;
+    CHECK(gpu);
+    *celsius = gpu->celsius;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(Gpu *gpu, unsigned long long *reasons) {
+    CHECK(gpu);
+    *reasons = gpu->slowed;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(Gpu *gpu, unsigned long long *reasons) {
+    CHECK(gpu);
+    *reasons = gpu->slowed;
+    return SUCCESS;
+}
+
+/* ---- faults, each told once ---- */
+
+int nvmlEventSetCreate(int **set) {
+    static int the_set;
+    CHECK(NULL);
+    *set = &the_set;
+    return SUCCESS;
+}
+
+int nvmlEventSetFree(int *set) {
+    (void)set;
+    CHECK(NULL);
+    return SUCCESS;
+}
+
+int nvmlDeviceRegisterEvents(Gpu *gpu, unsigned long long types, int *set) {
+    (void)types;
+    (void)set;
+    CHECK(gpu);
+    return SUCCESS;
+}
+
+int nvmlEventSetWait_v2(int *set, Event *event, unsigned timeout_ms) {
+    (void)set;
+    (void)timeout_ms;
+    CHECK(NULL);
+    for (int i = 0; i < gpu_count; i++)
+        if (gpus[i].xid) {
+            *event = (Event){.gpu = &gpus[i], .type = 8, .data = gpus[i].xid};
+            gpus[i].xid = 0;
+            return SUCCESS;
+        }
+    return TIMEOUT;
 }
 
 static int list(const Process *processes, unsigned have, unsigned *count, Process *into) {
