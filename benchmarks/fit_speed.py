@@ -1,8 +1,9 @@
 """Fit a few constants of the speed model to strangers' rows, each source left out in turn.
 
 Every constant starts at what the kernel tables (or judgement) gave and is held there by a prior of
-stated width, so that the few rows move it only where they agree. Rows of one source share their weight,
-far-off rows count linearly (Huber). Prints what to write into ``profiles/calibration``; writes nothing there.
+stated width, so that the few rows move it only where they agree. Rows of one source share an error of
+their own, which is fitted beside the constants (``planner.fitting``). Prints what to write into
+``profiles/calibration``; writes nothing there.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+import numpy as np
 from common import write_result
-from speed_points import Point, points, predict
+from speed_points import ONE_PROMPT, Point, points, predict
+
+from qwenhost.planner.fitting import Trust
+from qwenhost.planner.fitting import fit as map_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 # Where each constant starts, and how far (as a factor, one standard deviation) it may go.
 # The starts are those of the kernel tables and of the fit to 51 points of 2026-11; see common.yaml.
@@ -32,35 +37,25 @@ PRIORS: dict[str, tuple[float, float]] = {
     "gb10/step_time_multiplier": (0.97, 1.1),
     "gb10/allreduce_no_p2p_t0_s_2": (3.0e-5, 1.4),
     "rtx-3090/step_time_multiplier": (1.0, 1.15),
+    ONE_PROMPT: (1.0, 1.3),
 }
 EXPECTED_ERROR = 0.10  # log error of a row that counts as one standard deviation
-HUBER = 1.5
-STEP = 0.02  # of a logarithm, for slopes
-DAMPING = 0.8
-ROUNDS = 6
+SOURCE_ERROR = 0.10  # the same of what all rows of a source share: its software, its clocks, its client
 
 
-def fit(rows: Sequence[Point], *, rounds: int = ROUNDS) -> dict[str, float]:
-    """Constants at the maximum a posteriori, by damped Gauss-Newton in their logarithms."""
-    weights = _weights(rows)
-    size = len(PRIORS)
-    shift = [0.0] * size
-    current = _residuals(rows, shift, weights)
-    for _ in range(rounds):
-        slopes = []
-        for column in range(size):
-            moved = [value + (STEP if index == column else 0.0) for index, value in enumerate(shift)]
-            after = _residuals(rows, moved, weights)
-            slopes.append([(b - a) / STEP for a, b in zip(current, after, strict=True)])
-        robust = [min(1.0, HUBER / max(abs(value), 1e-9)) for value in current]
-        matrix = [[_dot(left, right, robust) for right in slopes] for left in slopes]
-        change = _solve(matrix, [_dot(column, current, robust) for column in slopes])
-        shift = [value - DAMPING * step for value, step in zip(shift, change, strict=True)]
-        current = _residuals(rows, shift, weights)
-    return constants_at(shift)
+def fit(rows: Sequence[Point]) -> dict[str, float]:
+    """Constants at the maximum a posteriori."""
+    widths = [math.log(factor) for _, factor in PRIORS.values()]
+    found = map_fit(
+        lambda shift: np.array([log_time_error(point, constants_at(shift)) for point in rows]),
+        Trust(widths, EXPECTED_ERROR, SOURCE_ERROR),
+        sources=[point.source for point in rows],
+        weights=_weights(rows),
+    )
+    return constants_at(found.shift)
 
 
-def constants_at(shift: Sequence[float]) -> dict[str, float]:
+def constants_at(shift: Iterable[float]) -> dict[str, float]:
     """Constants moved by so many natural logarithms."""
     return {
         name: start * math.exp(move) for (name, (start, _)), move in zip(PRIORS.items(), shift, strict=True)
@@ -83,29 +78,10 @@ def errors(point: Point, overrides: Mapping[str, float] | None = None) -> dict[s
     return found
 
 
-def _residuals(rows: Sequence[Point], shift: Sequence[float], weights: Sequence[float]) -> list[float]:
-    overrides = constants_at(shift)
-    data = [math.log1p(next(iter(errors(point, overrides).values()))) / EXPECTED_ERROR for point in rows]
-    widths = [math.log(factor) for _, factor in PRIORS.values()]
-    weighted = [value * weight for value, weight in zip(data, weights, strict=True)]
-    return weighted + [move / width for move, width in zip(shift, widths, strict=True)]
-
-
-def _dot(left: Sequence[float], right: Sequence[float], weights: Sequence[float]) -> float:
-    return math.fsum(a * b * w for a, b, w in zip(left, right, weights, strict=True))
-
-
-def _solve(matrix: list[list[float]], target: list[float]) -> list[float]:
-    """Gauss-Jordan; the priors make the matrix positive definite."""
-    rows = [[*row, value] for row, value in zip(matrix, target, strict=True)]
-    for pivot in range(len(rows)):
-        scale = rows[pivot][pivot]
-        rows[pivot] = [value / scale for value in rows[pivot]]
-        for other in range(len(rows)):
-            if other != pivot and rows[other][pivot]:
-                factor = rows[other][pivot]
-                rows[other] = [a - factor * b for a, b in zip(rows[other], rows[pivot], strict=True)]
-    return [row[-1] for row in rows]
+def log_time_error(point: Point, overrides: Mapping[str, float]) -> float:
+    """Logarithm of predicted over measured time, of the first figure a row gives."""
+    name, error = next(iter(errors(point, overrides).items()))
+    return math.log1p(error) * (-1 if name == "output_tok_s" else 1)
 
 
 def _weights(rows: Sequence[Point]) -> list[float]:

@@ -18,18 +18,24 @@ from qwenhost.node import parse_gpus
 from qwenhost.plan import Parallelism, StepShape
 from qwenhost.planner.constants import Constants
 from qwenhost.planner.performance import StepModel, StepOptions
-from qwenhost.planner.service import Demand, Load, closed_loop
+from qwenhost.planner.service import Demand, Load, closed_loop, open_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from qwenhost.facts import Calibration
 
+MOST_SEQUENCES = 1024  # vLLM's default where max_num_seqs is not given
 UNKNOWN_CONTEXT_TOKENS = 1024  # where neither prompt nor answer length is given
 WINDOW_S = 30.0  # of llm_decode_bench; its answers have at most 8,192 tokens
 WINDOW_ANSWER_TOKENS = 8192
 # Longer first tokens than a tenth of its window leave too little of it for decoding.
 LONGEST_FIRST_TOKEN_S = 0.1 * WINDOW_S
+# Users who all hold one prompt write alike and meet in fewer experts: their rows' skew over that of diverse
+# prompts. Fitted beside the constants (fit_speed.py), and no part of the model.
+ONE_PROMPT = "rows/one_prompt_skew"
+ONE_PROMPT_SKEW = 1.27
+SKEW = "common/expert_skew_decay"
 WIDEST_RANGE = 0.15  # a range is taken at its middle up to this half width
 
 REASON_NOT_VLLM = "not vLLM"
@@ -38,7 +44,7 @@ REASON_DENSE = "dense model: the speed model is of the family with experts"
 REASON_GPU_UNNAMED = "the GPU is not named"
 REASON_NO_CALIBRATION = "a fork for V100: neither its kernels nor the GPU are calibrated"
 REASON_PATCHED = "patched engine (INT8 lm_head, FP8 shared experts): not the checkpoint nor the engine"
-REASON_NO_CONCURRENCY = "requests in flight not given (an offered rate)"
+REASON_NO_CONCURRENCY = "neither requests in flight nor a rate given"
 REASON_NO_LENGTH = "prompt length is a range of 4 to 16 thousand tokens"
 REASON_WINDOW = "first token after more than 3 s of a 30 s window: the source calls such cells window-limited"
 REASON_WIDE = "a range wider than 15 % either way"
@@ -60,28 +66,39 @@ class Point:
     row: int
     source: str
     kind: str
-    """``decode``: tokens per second while decoding; ``loop``: closed loop with prompts; ``prefill``."""
+    """``decode``: tokens per second while decoding; ``loop``: closed loop with prompts; ``prefill``: lone
+    prompts; ``open``: prompts at a rate, latencies compared."""
     concurrency: int
     input_tokens: float
     output_tokens: float
     output_tok_s: float | None = None
     tpot_s: float | None = None
     ttft_s: float | None = None
+    rate: float | None = None
+    """Requests per second of an open loop, as completed."""
     one_prompt: bool = False
     """All users hold the same prompt: the cache use in two of the sources shows it stored once."""
 
     @property
     def label(self) -> str:
         """Load in words."""
+        if self.rate:
+            return f"{self.rate:.3f}/s x {self.input_tokens:,.0f}+{self.output_tokens:,.0f}"
         return f"{self.concurrency} x {self.input_tokens:,.0f}+{self.output_tokens:,.0f}"
 
     @property
     def in_fit(self) -> bool:
         """Lone prompts timed with the prefix cache on are shown, not fitted: a part may have been found.
 
-        Between 16k and 64k the time they add would take 650 TFLOP/s of attention, on a GPU of 504.
+        Between 16k and 64k the time they add would take 650 TFLOP/s of attention, on a GPU of 504. Nor are
+        open loops, whose latencies hang on how near their rate is to what the engine can carry.
         """
-        return not (self.kind == "prefill" and self.one_prompt)
+        return self.kind != "open" and not self.may_be_cached
+
+    @property
+    def may_be_cached(self) -> bool:
+        """A lone prompt, timed with the prefix cache on."""
+        return self.kind == "prefill" and self.one_prompt
 
     @property
     def drafts(self) -> int:
@@ -121,7 +138,7 @@ def points() -> tuple[list[Point], list[tuple[str, int, str]]]:
 
 def predict(point: Point, overrides: Mapping[str, float] | None = None) -> Prediction:
     """The model's figures, with constants replaced (``row/constant``, ``row/kernel.field``)."""
-    model = step_model(point.record, overrides)
+    model = step_model(point.record, _of_its_prompts(point, overrides or {}))
     flags = point.record.flags
     demand = Demand(point.input_tokens, 0.0, max(1.0, point.output_tokens))
     batch = _batch(point.record)
@@ -135,9 +152,22 @@ def predict(point: Point, overrides: Mapping[str, float] | None = None) -> Predi
     if point.kind == "prefill":
         alone = closed_loop(model, demand._replace(output_tokens=1.0), Load(1, batch))
         return Prediction(None, None, alone.ttft_s)
+    if point.rate is not None:
+        service = open_loop(
+            model, demand, Load(int(flags.get("max_num_seqs") or MOST_SEQUENCES), batch), point.rate
+        )
+        return Prediction(None, service.tpot_s, service.ttft_s)
     service = closed_loop(model, demand, Load(point.concurrency, batch))
     ttft_s = service.ttft_s if point.ttft_s is not None else None
     return Prediction(service.requests_per_s * point.output_tokens, service.tpot_s, ttft_s)
+
+
+def _of_its_prompts(point: Point, overrides: Mapping[str, float]) -> dict[str, float]:
+    constants = {name: value for name, value in overrides.items() if name != ONE_PROMPT}
+    if point.one_prompt:
+        shipped = point.record.catalog.calibrations["common"].constants["expert_skew_decay"]
+        constants[SKEW] = constants.get(SKEW, shipped) * overrides.get(ONE_PROMPT, ONE_PROMPT_SKEW)
+    return constants
 
 
 def step_model(record: Record, overrides: Mapping[str, float] | None = None) -> StepModel:
@@ -234,7 +264,7 @@ def _row_reason(row: dict[str, Any]) -> str | None:
     low_high = row.get("output_tok_s_range") or (1, 1)
     window = "llm_decode_bench" in str(work.get("dataset", "")) and not work.get("alone")
     rules = (
-        (not work.get("concurrency"), REASON_NO_CONCURRENCY),
+        (not work.get("concurrency") and not row.get("req_s"), REASON_NO_CONCURRENCY),
         ("RAG 4-16K" in str(work.get("note", "")), REASON_NO_LENGTH),
         (window and (_milliseconds(row.get("ttft_ms")) or 0) > LONGEST_FIRST_TOKEN_S, REASON_WINDOW),
         ((low_high[1] - low_high[0]) / (low_high[1] + low_high[0]) > WIDEST_RANGE, REASON_WIDE),
@@ -244,7 +274,7 @@ def _row_reason(row: dict[str, Any]) -> str | None:
 
 def _point(record: Record, number: int, row: dict[str, Any]) -> Point | None:
     work, name = row["workload"], str(row["workload"].get("dataset", ""))
-    users, tokens = int(work["concurrency"]), float(work.get("input_tokens") or 0)
+    users, tokens = int(work.get("concurrency") or 0), float(work.get("input_tokens") or 0)
     window = "llm_decode_bench" in name
     rate, per_user = row.get("output_tok_s"), row.get("output_tok_s_per_user")
     if row.get("output_tok_s_range"):
@@ -253,7 +283,9 @@ def _point(record: Record, number: int, row: dict[str, Any]) -> Point | None:
     decoding = window or "llama-benchy" in name or (users == 1 and bool(rate) and not tokens)
     if rate is None and per_user:
         tpot = 1 / per_user
-    if rate is None and tpot is None:
+    if not users:
+        kind, rate = "open", None
+    elif rate is None and tpot is None:
         kind = "prefill"
         ttft = tokens / row["prefill_tok_s"] if row.get("prefill_tok_s") else ttft
         if not ttft or not tokens:
@@ -275,6 +307,7 @@ def _point(record: Record, number: int, row: dict[str, Any]) -> Point | None:
         tpot_s=tpot,
         ttft_s=ttft,
         one_prompt=window,
+        rate=float(row["req_s"]) if not users else None,
     )
 
 

@@ -110,7 +110,9 @@ class StepModel:
         tokens = decode * (1 + drafts) + prefill
         total = Tally(self._exponent, self._spec.hbm_bytes_per_s)
         total.stack(self._layers, tokens)
-        total.stack(self._shared, tokens, tokens > self._most_overlapped)
+        total.stack(self._shared, tokens)
+        # A second stream runs the shared expert beside the others: that hides launches, not bandwidth.
+        total.host_s -= self._shared.launch_s * (tokens <= self._most_overlapped)
         chunks = shape.prefill_sequences + (shape.prefill_sequences < 1)
         total.stack(self._head, decode * (1 + drafts) + chunks * (prefill > 0))
         self._add_moe(total, self._moe, tokens, distinct)

@@ -39,7 +39,7 @@ def decode(users: int, context: int = 1024) -> StepShape:
 
 
 @pytest.mark.parametrize(
-    ("decay", "expected"), [(0.0, (8, 102, 222, 256)), (3.9, (8, 85, 166, 230))], ids=["uniform", "skewed"]
+    ("decay", "expected"), [(0.0, (8, 102, 222, 256)), (3.64, (8, 87, 171, 235))], ids=["uniform", "skewed"]
 )
 def test_distinct_experts(decay: float, expected: tuple[int, ...]) -> None:
     """8 of 256 experts for 1, 16, 64 and 256 tokens; 16 uniform tokens hit 256 * (1 - (31/32)^16) = 102."""
@@ -48,9 +48,9 @@ def test_distinct_experts(decay: float, expected: tuple[int, ...]) -> None:
 
 
 def test_eager_mode_takes_the_longer_of_host_and_gpu(catalog: Catalog) -> None:
-    """48 layers at 1.38 ms of launching hide a small step (66 ms + nothing), not a long prompt."""
+    """48 layers at 1.46 ms of launching hide a small step (70 ms + nothing), not a long prompt."""
     eager, graphs = (model(catalog, "rtx-pro-6000", "nvfp4-sehyo", enforce_eager=on) for on in (True, False))
-    assert eager.seconds(decode(1)) == pytest.approx(48 * 1.38e-3)
+    assert eager.seconds(decode(1)) == pytest.approx(48 * 1.46e-3)
     assert eager.seconds(decode(16)) == eager.seconds(decode(1))
     prompt = StepShape(prefill_tokens=8192)
     assert eager.seconds(prompt) == graphs.seconds(prompt)
@@ -58,7 +58,7 @@ def test_eager_mode_takes_the_longer_of_host_and_gpu(catalog: Catalog) -> None:
 
 def test_distinct_experts_never_exceed_all() -> None:
     """However long the prompt."""
-    assert DistinctExperts(256, 8, 3.9)(10**6) <= 256
+    assert DistinctExperts(256, 8, 3.64)(10**6) <= 256
 
 
 def test_one_token_reads_the_active_weights(catalog: Catalog) -> None:
