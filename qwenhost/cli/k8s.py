@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from qwenhost.cli.k8s_check import check
+from qwenhost.cli.k8s_init import init
+from qwenhost.cli.k8s_plan import plan
 
 
 @click.group("k8s")
@@ -18,4 +20,6 @@ def command() -> None:
     """  # noqa: D301 - click wants the character itself
 
 
+command.add_command(plan)
+command.add_command(init)
 command.add_command(check)

@@ -167,6 +167,8 @@ class _PlainDumper(yaml.SafeDumper):
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         """A string; the readers of Helm and compose follow other versions of YAML than PyYAML."""
+        if "\n" in text:
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style="|")
         style = "'" if re.match(r"[-+.0-9]", text) and not text.startswith("--") else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
