@@ -57,6 +57,8 @@ class RequestRecord(Value, frozen=True, kw_only=True):
     """Which of several URLs it was sent to, from 0."""
     tool_calls: int = 0
     """Calls of tools in the answer."""
+    cache_written_tokens: int = 0
+    """What Claude's API wrote into its prompt cache, and bills apart."""
 
     @property
     def ok(self) -> bool:
@@ -199,6 +201,51 @@ class MeasuredWorkload(Value, frozen=True, kw_only=True):
     prompts: str | None = None
     """How prompts were made and how their length was fitted."""
     seed: int | None = None
+    image_tokens: float | None = None
+    """Prompt tokens that the pictures of a request make, by the server's own count; None without any."""
+    tools: int = 0
+    """Definitions of tools in each request."""
+    tool_calls: int = 0
+    """In all answers."""
+
+
+class SessionFigures(Value, frozen=True, kw_only=True):
+    """What requests of sessions add to a run's figures."""
+
+    sessions: int
+    requests_per_session: float
+    think_time_s: float
+    """Mean that was asked for."""
+    repeated_share: float
+    """Of prompt tokens those that stood in the prompt of the turn before: what a cache should serve."""
+    cached_share: float | None
+    """Of prompt tokens those that the server's usage called cached; None where it does not say."""
+    prefix_cache_hit_rate: float | None
+    """By vLLM's own counters, in whole blocks; None where it has none."""
+    ttft_first_turn_ms: Percentiles
+    ttft_later_turns_ms: Percentiles
+
+
+class UrlFigures(Value, frozen=True, kw_only=True):
+    """One of several replicas."""
+
+    url: str
+    requests: RequestCounts
+    output_tokens_per_s: float
+    request_per_s: float
+    ttft_ms: Percentiles
+    tpot_ms: Percentiles
+    e2e_ms: Percentiles
+
+
+class Spending(Value, frozen=True, kw_only=True):
+    """What a run against a paid API cost; measured from the usage in its answers, warm-up not included."""
+
+    usd: float
+    max_usd: float
+    """The cap given beforehand."""
+    source: str
+    """Of the prices."""
 
 
 class Measurements(Value, frozen=True, kw_only=True):
@@ -237,6 +284,10 @@ class Measurements(Value, frozen=True, kw_only=True):
     interrupted: bool = False
     gpus: str | None = None
     """Hardware of the server, e.g. ``2x NVIDIA H200``, where the caller knows it."""
+    sessions: SessionFigures | None = None
+    by_url: tuple[UrlFigures, ...] = ()
+    """Where there are several."""
+    spending: Spending | None = None
     confidence: Mapping[str, tuple[float, float]] = {}
     """95 % intervals of single figures, e.g. ``ttft_ms_p50: [212.0, 240.5]``; ``goodput_fraction`` too."""
 

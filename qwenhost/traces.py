@@ -1,6 +1,6 @@
-"""Recorded traffic as rows: JSON lines, JSON lists, usage reports, and the CSV files of Azure and BurstGPT.
+"""Recorded traffic as rows: JSON lines and lists, usage reports, CSV files, Claude Code's session files.
 
-Below the peers that use it: the simulator replays the requests, the cost model prices them.
+Below the peers that use it: the simulator and the probe replay the requests, the cost model prices them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 MOONCAKE_BLOCK_TOKENS = 512
@@ -35,6 +35,67 @@ class TracedRequest(NamedTuple):
     session: str | None = None
     hash_ids: tuple[int, ...] = ()
     """Mooncake: names each 512 tokens of the prompt together with all before them."""
+
+
+REMEDY = (
+    'A line is {"arrival_s": 0.5, "input_tokens": 900, "output_tokens": 120, "session": "a"}; '
+    "Mooncake's JSON lines, the CSV files of Azure (TIMESTAMP,ContextTokens,GeneratedTokens) and BurstGPT, "
+    "and Claude Code's session files (~/.claude/projects/*/*.jsonl) are read as well."
+)
+
+
+def read_requests(path: Path) -> list[TracedRequest]:
+    """The requests of a trace in order of time; those without tokens in or out had failed and are left out.
+
+    Raises:
+        BadInputError: missing, not a trace, or without a request; names the line.
+    """
+    rows = read_rows(path, remedy=REMEDY)
+    if any(_is_transcript_row(row) for _, row in rows):
+        found = list(_of_transcript(rows, path))
+    else:
+        found = [_request_at(path, number, row) for number, row in rows]
+    kept = [request for request in found if request.input_tokens > 0 and request.output_tokens > 0]
+    if not kept:
+        raise BadInputError(f"{path}: the trace holds no request", remedy=REMEDY)
+    return sorted(kept, key=lambda request: request.at_s)
+
+
+def _request_at(path: Path, number: int, row: Any) -> TracedRequest:
+    try:
+        return request_of(row)
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+        raise BadInputError(f"{path}: line {number}: {reason}", remedy=REMEDY) from error
+
+
+def _is_transcript_row(row: Any) -> bool:
+    """Whether a row is one of Claude Code's session files."""
+    return isinstance(row, dict) and "sessionId" in row and isinstance(row.get("message"), dict)
+
+
+def _of_transcript(rows: Iterable[Row], path: Path) -> Iterator[TracedRequest]:
+    """An answer is logged once for each part of its content, with the same id and usage: it counts once."""
+    seen = set()
+    for number, row in rows:
+        message = row.get("message") if isinstance(row, dict) else None
+        if not isinstance(message, dict) or "usage" not in message or message.get("id") in seen:
+            continue
+        seen.add(message.get("id"))
+        usage = message["usage"]
+        try:
+            read = int(usage.get("cache_read_input_tokens") or 0)
+            written = int(usage.get("cache_creation_input_tokens") or 0)
+            yield TracedRequest(
+                at_s=seconds(row["timestamp"]),
+                input_tokens=int(usage["input_tokens"]) + read + written,
+                output_tokens=int(usage["output_tokens"]),
+                cached_tokens=read,
+                session=str(row["sessionId"]),
+            )
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+            raise BadInputError(f"{path}: line {number}: {reason}", remedy=REMEDY) from error
 
 
 def read_rows(path: Path, *, remedy: str) -> list[Row]:

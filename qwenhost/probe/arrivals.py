@@ -6,6 +6,7 @@ schedules on the absolute clock: a late request never moves the ones after it.
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +28,7 @@ def schedule(
     duration_s: float | None = None,
     seed: int = 0,
     burstiness: float = 1.0,
+    ramp_to: float | None = None,
 ) -> list[float]:
     """Due times of an open loop; the first request is due at 0.
 
@@ -38,21 +40,42 @@ def schedule(
         duration_s: stop before this time. At least one of the two is needed; the earlier wins.
         seed: of the gaps.
         burstiness: shape of the gamma law.
+        ramp_to: rate at the end of ``duration_s``, to which it goes in a straight line from ``rate``.
 
     Raises:
-        ValueError: no length, or a rate or burstiness that is not positive.
+        ValueError: no length, a ramp without a duration, or a rate or burstiness that is not positive.
     """
     if rate <= 0 or burstiness <= 0:
         raise ValueError(f"rate {rate} and burstiness {burstiness} must be positive")
     if n is None and duration_s is None:
         raise ValueError("give n or duration_s")
-    due: Iterator[float] = (
-        _constant(rate) if law == "constant" else _running_sum(_gap(law, rate, seed, burstiness))
-    )
+    due: Iterator[float]
+    if ramp_to is not None:
+        if duration_s is None or ramp_to <= 0:
+            raise ValueError(f"a ramp to {ramp_to} needs a duration and a positive rate")
+        # A law of rate 1, its time stretched so that its n-th unit ends when the ramp has brought n requests.
+        units = _law(law, 1.0, seed, burstiness)
+        due = (_when_ramp_brought(unit, rate, ramp_to, duration_s) for unit in units)
+    else:
+        due = _law(law, rate, seed, burstiness)
     if duration_s is not None:
         end = duration_s
         due = takewhile(lambda t: t < end, due)
     return list(due if n is None else islice(due, n))
+
+
+def _law(law: Law, rate: float, seed: int, burstiness: float) -> Iterator[float]:
+    return _constant(rate) if law == "constant" else _running_sum(_gap(law, rate, seed, burstiness))
+
+
+def _when_ramp_brought(requests: float, start: float, end: float, duration_s: float) -> float:
+    """T with start * t + (end - start) / (2 * duration) * t^2 = requests; infinite where it never is."""
+    bend = (end - start) / (2 * duration_s)
+    if abs(bend) < 1e-12:
+        return requests / start
+    root = start**2 + 4 * bend * requests
+    # The form that does not subtract nearly equal numbers.
+    return math.inf if root < 0 else 2 * requests / (start + math.sqrt(root))
 
 
 def closed_loop(concurrency: int, ramp_up_s: float = 0.0) -> list[float]:

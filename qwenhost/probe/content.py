@@ -1,4 +1,4 @@
-"""What is sent: prompts of a wanted token count that no cache has seen, or the user's own.
+"""What is sent: prompts of a wanted token count that no cache has seen.
 
 A synthetic prompt begins with a nonce, so that prefix caching cannot serve it from an earlier request
 or run, and goes on with English-like sentences. Where a share of cached tokens is wanted, all prompts
@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from qwenhost.errors import BadInputError
 from qwenhost.facts import Basis, TokenStats
 from qwenhost.probe import words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-_POOL_WORDS = 120_000
+POOL_WORDS = 120_000
 _ASSUMED_TOKENS_PER_WORD = 1.15  # A word or its full stop; of Qwen's and GPT's tokenizers, on this text.
 _MAX_FACTOR = 20.0
 """No drawn length exceeds the mean by more than this factor."""
@@ -70,7 +68,7 @@ class TextPool:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - text, not secrets
         pool: list[str] = []
-        while len(pool) < _POOL_WORDS:
+        while len(pool) < POOL_WORDS:
             pool += self._sentence()
         self._words = pool
 
@@ -113,6 +111,7 @@ class SyntheticPrompts:
         max_model_len: what the server takes; longer prompts are shortened. None: unknown.
         fit: words to tokens.
         seed: of the texts and sizes.
+        unique: open each prompt with a nonce; without it a second run of the seed is served from the cache.
     """
 
     def __init__(
@@ -126,76 +125,42 @@ class SyntheticPrompts:
         fit: TokenFit | None = None,
         seed: int,
         pool: TextPool | None = None,
+        unique: bool = True,
     ) -> None:
         self._input, self._output = input_tokens, output_tokens
         self._distribution, self._prefix_hit = distribution, prefix_hit
         self._max_model_len = max_model_len
         self._fit = fit or TokenFit()
-        self._seed = seed
+        self._seed, self._unique = seed, unique
         self._pool = pool or TextPool(seed)
         self._prefix, self._shared_words = "", 0
         if prefix_hit > 0:
             self._shared_words = self._fit.words_for(prefix_hit * input_tokens.mean)
-            self._prefix = f"{nonce(seed, -1)} {self._pool.cut(self._shared_words, at=0)}\n"
+            self._prefix = f"{self._nonce(-1)}{self._pool.cut(self._shared_words, at=0)}\n"
 
     def __getitem__(self, index: int) -> Prompt:
         """Prompt number ``index``; negative numbers are for warm-up."""
-        random_ = random.Random(f"{self._seed}/{index}")  # noqa: S311 - sizes, not secrets
+        wanted_in, wanted_out = self.sizes(index)
+        count = max(1, self._fit.words_for(wanted_in) - self._shared_words)
+        own = f"{self._nonce(index)}{self._pool.cut(count, self._random(index).randrange(POOL_WORDS))}"
+        return Prompt(text=self._prefix + own, max_tokens=max(1, round(wanted_out)))
+
+    def sizes(self, index: int) -> tuple[float, float]:
+        """Wanted tokens of a prompt and its answer."""
+        random_ = self._random(f"{index}/sizes")
         fixed = self._distribution == "fixed"
         wanted_in = self._input.mean if fixed else draw_lognormal(self._input, random_)
         wanted_out = self._output.mean if fixed else draw_lognormal(self._output, random_)
         if self._max_model_len is not None and not fixed:
             wanted_out = min(wanted_out, self._max_model_len / 2)
             wanted_in = min(wanted_in, (self._max_model_len - wanted_out) * _ROOM)
-        count = max(1, self._fit.words_for(wanted_in) - self._shared_words)
-        own = f"{nonce(self._seed, index)} {self._pool.cut(count, random_.randrange(_POOL_WORDS))}"
-        return Prompt(text=self._prefix + own, max_tokens=max(1, round(wanted_out)))
+        return wanted_in, wanted_out
 
+    def _random(self, of: object) -> random.Random:
+        return random.Random(f"{self._seed}/{of}")  # noqa: S311 - texts and sizes, not secrets
 
-class FilePrompts:
-    """The user's own prompts from a JSONL file, in order, round and round.
-
-    A line is ``{"prompt": "..."}`` or ``{"messages": [...]}`` in OpenAI's form, optionally with
-    ``"max_tokens"``.
-
-    Raises:
-        BadInputError: unreadable, empty, or a line that is neither; names the line.
-    """
-
-    def __init__(self, path: Path, *, max_tokens: int) -> None:
-        try:
-            lines = path.read_bytes().splitlines()
-        except OSError as error:
-            raise BadInputError(
-                f"{path}: {error.strerror}", remedy="Name a JSONL file with one prompt a line."
-            ) from error
-        self._prompts = [
-            _parse_line(path, number, line, max_tokens)
-            for number, line in enumerate(lines, 1)
-            if line.strip()
-        ]
-        if not self._prompts:
-            raise BadInputError(f"{path}: no prompts", remedy='Write lines such as {"prompt": "..."}.')
-
-    def __getitem__(self, index: int) -> Prompt:
-        return self._prompts[index % len(self._prompts)]
-
-
-class _Line(msgspec.Struct):
-    prompt: str | None = None
-    messages: list[dict[str, Any]] | None = None
-    max_tokens: int | None = None
-
-
-def _parse_line(path: Path, number: int, line: bytes, max_tokens: int) -> Prompt:
-    remedy = 'Each line is {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}.'
-    try:
-        entry = msgspec.json.decode(line, type=_Line)
-    except msgspec.DecodeError as error:
-        raise BadInputError(f"{path}, line {number}: {error}", remedy=remedy) from error
-    if (entry.prompt is None) == (entry.messages is None):
-        raise BadInputError(f"{path}, line {number}: exactly one of prompt and messages", remedy=remedy)
-    return Prompt(text=entry.prompt or "", messages=entry.messages, max_tokens=entry.max_tokens or max_tokens)
+    def _nonce(self, index: int) -> str:
+        return f"{nonce(self._seed, index)} " if self._unique else ""
 
 
 def nonce(seed: int, index: int) -> str:
@@ -224,9 +189,6 @@ def _sigma(stats: TokenStats) -> float:
         z = NormalDist().inv_cdf(0.9)
         return z - math.sqrt(max(0.0, z**2 - 2 * math.log(stats.p90 / stats.mean)))
     return 0.0
-
-
-Prompts = SyntheticPrompts | FilePrompts
 
 
 def sample_words(pool: TextPool, seed: int, counts: Sequence[int]) -> list[tuple[int, str]]:

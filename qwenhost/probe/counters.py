@@ -64,9 +64,23 @@ async def read_counters(
     return last
 
 
+def summed(readings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Counters of several servers together; empty where one of them has none."""
+    if not all(readings):
+        return {}
+    names = {name for reading in readings for name in reading}
+    return {name: sum(reading.get(name, 0.0) for reading in readings) for name in names}
+
+
 def counter_deltas(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """What was counted in between, with the rates that follow from it."""
-    deltas = {name: after[name] - before.get(name, 0.0) for name in sorted(after)} if before else {}
+    return with_rates(
+        {name: after[name] - before.get(name, 0.0) for name in sorted(after)} if before else {}
+    )
+
+
+def with_rates(deltas: dict[str, float]) -> dict[str, float]:
+    """Counts with the rates that follow from them, in place of any they had."""
     if deltas.get("prefix_cache_queries"):
         deltas["prefix_cache_hit_rate"] = (
             deltas.get("prefix_cache_hits", 0.0) / deltas["prefix_cache_queries"]

@@ -14,9 +14,13 @@ import msgspec
 from qwenhost.measurements import RequestRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    from qwenhost.probe.content import Prompt
     from qwenhost.probe.exchange import Exchange
+    from qwenhost.probe.requests import Encoder
+    from qwenhost.probe.spending import Purse
+    from qwenhost.probe.spread import Spread
 
 
 class Follow(NamedTuple):
@@ -46,6 +50,13 @@ class Earlier(msgspec.Struct, frozen=True, kw_only=True):
     """Where its clock stood; the run goes on from there."""
 
 
+class Prompts(Protocol):
+    """A prompt for each index; negative ones are for warm-up."""
+
+    def __getitem__(self, index: int, /) -> Prompt:
+        """The prompt."""
+
+
 class Course(Protocol):
     """The requests of a run."""
 
@@ -53,6 +64,9 @@ class Course(Protocol):
     """Requests there are; None: without end."""
     due_s: Sequence[float] | None
     """Recorded instants of the starts, ascending; None: the law of arrivals gives them."""
+
+    starts_share: float
+    """Of all requests, those that wait for no answer: a rate of requests leads to that share of starts."""
 
     def starts(self, done: Collection[int] = ()) -> Iterator[int | None]:
         """Requests that wait for no answer, in order; None for one of which everything is done."""
@@ -83,14 +97,17 @@ class Singles:
     """Requests that have nothing to do with one another, without end.
 
     Args:
-        payload: makes the request of an index.
+        prompts: of each index.
+        encode: makes the requests.
+        spread: over several URLs.
     """
 
     total: int | None = None
     due_s: Sequence[float] | None = None
+    starts_share = 1.0
 
-    def __init__(self, payload: Callable[[int], bytes]) -> None:
-        self.payload = payload
+    def __init__(self, prompts: Prompts, encode: Encoder, spread: Spread) -> None:
+        self._prompts, self._encode, self._spread = prompts, encode, spread
 
     def starts(self, done: Collection[int] = ()) -> Iterator[int | None]:
         """Every index."""
@@ -100,10 +117,13 @@ class Singles:
         """As many."""
         return len(starts)
 
+    def payload(self, index: int) -> bytes:
+        """Of the prompt with that index."""
+        return self._encode(self._prompts[index], index, replica=self._spread.replica(index))
+
     def label(self, index: int) -> Label:
-        """None."""
-        del index
-        return Label()
+        """The URL."""
+        return Label(replica=self._spread.replica(index))
 
     def follows(self, index: int) -> bool:
         """Never."""
@@ -121,3 +141,23 @@ class Singles:
 
     def note(self, record: RequestRecord) -> None:
         """Nothing to note."""
+
+
+class Capped:
+    """A course that ends when its purse would not pay for the next request at its worst."""
+
+    def __init__(self, course: Course, purse: Purse) -> None:
+        self.total, self.due_s, self.starts_share = course.total, course.due_s, course.starts_share
+        self._purse, self._course = purse, course
+        self.starts, self.requests_in, self.payload = course.starts, course.requests_in, course.payload
+        self.label, self.follows, self.follow = course.label, course.follows, course.follow
+
+    def admits(self, index: int) -> bool:
+        """Whether it can be paid for."""
+        del index
+        return self._purse.admits()
+
+    def note(self, record: RequestRecord) -> None:
+        """Book it."""
+        self._purse.note(record)
+        self._course.note(record)

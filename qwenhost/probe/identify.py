@@ -50,7 +50,12 @@ class _Models(msgspec.Struct):
 
 
 async def identify(
-    target: Target, selector: StampingSelector, headers: Headers, *, model: str | None
+    target: Target,
+    selector: StampingSelector,
+    headers: Headers,
+    *,
+    model: str | None,
+    anthropic: bool = False,
 ) -> Identity:
     """Ask ``/v1/models`` and ``/version``.
 
@@ -60,7 +65,7 @@ async def identify(
     """
     headers = list(headers)
     answer = await fetch(target, selector, request_bytes(target, "GET", "/v1/models", headers=headers))
-    _check(target, answer)
+    _check(target, answer, "ANTHROPIC_API_KEY" if anthropic else "QWENHOST_API_KEY")
     cards = _cards(answer)
     if model is None and not cards:
         raise BadInputError(f"{target.origin} does not list its models", remedy="Name one with --model.")
@@ -70,12 +75,12 @@ async def identify(
         listed = ", ".join(c.id for c in cards)
         raise BadInputError(f"--model {model}: not served by {target.origin}", remedy=f"It serves: {listed}.")
     simulated = _SIMULATED_HEADER in answer.headers or any(c.simulated for c in cards)
-    said = answer.headers.get(b"server", b"").decode(errors="replace")
+    said = "anthropic" if anthropic else answer.headers.get(b"server", b"").decode(errors="replace")
     owner = cards[0].owned_by if cards else ""
     return Identity(
         server=Server(
             name="simulated" if simulated else "vllm" if vllm else owner or said or "unknown",
-            version=await _version(target, selector, headers),
+            version=None if anthropic else await _version(target, selector, headers),
             model=model or cards[0].id,
             url=target.origin,
             simulated=simulated,
@@ -84,7 +89,7 @@ async def identify(
     )
 
 
-def _check(target: Target, answer: Exchange) -> None:
+def _check(target: Target, answer: Exchange, variable: str) -> None:
     if answer.error is not None:
         raise UnavailableError(
             f"{target.origin} does not answer: {answer.error}"
@@ -94,7 +99,7 @@ def _check(target: Target, answer: Exchange) -> None:
     if answer.status in (401, 403):
         raise UnavailableError(
             f"{target.origin} refused the key (HTTP {answer.status})",
-            remedy="Set QWENHOST_API_KEY or give --api-key-file.",
+            remedy=f"Set {variable} or give --api-key-file.",
         )
     if answer.status >= 500:
         raise UnavailableError(
@@ -132,9 +137,12 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
     headers: list[tuple[str, str]]
     endpoint: Endpoint
     timeout_s: float
+    anthropic: bool = False
 
     async def tokenize(self, ask: Ask) -> int | None:
-        """VLLM's ``/tokenize``; None where there is none."""
+        """VLLM's ``/tokenize``, or Claude's ``count_tokens``, which is free; None where there is none."""
+        if self.anthropic:
+            return await self.count_tokens(ask)
         body: dict[str, Any] = {"model": ask.model}
         if self.endpoint == "completions":
             body["prompt"] = ask.prompt
@@ -147,6 +155,19 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
             return None
         try:
             count = msgspec.json.decode(bytes(answer.body), type=dict[str, Any]).get("count")
+        except msgspec.DecodeError:
+            return None
+        return count if isinstance(count, int) else None
+
+    async def count_tokens(self, ask: Ask) -> int | None:
+        """Prompt tokens by ``/v1/messages/count_tokens``; None where there is none."""
+        whole: dict[str, Any] = msgspec.json.decode(request_body("messages", ask))
+        body = {key: whole[key] for key in whole if key not in ("stream", "max_tokens", "temperature")}
+        answer = await self._post(f"{PATHS['messages']}/count_tokens", msgspec.json.encode(body))
+        if answer is None:
+            return None
+        try:
+            count = msgspec.json.decode(bytes(answer.body), type=dict[str, Any]).get("input_tokens")
         except msgspec.DecodeError:
             return None
         return count if isinstance(count, int) else None
@@ -165,6 +186,19 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
         payload = request_bytes(self.target, "POST", path, headers=self.headers, body=body)
         answer = await fetch(self.target, self.selector, payload, timeout_s=self.timeout_s)
         return answer if answer.error is None and answer.status == 200 else None
+
+
+async def tokens_of_images(sampler: Sampler, ask: Ask) -> float | None:
+    """Prompt tokens that a request's pictures make: with them less without; None where it cannot be told."""
+    count_of = sampler.count_tokens if sampler.anthropic else sampler.usage
+    shown = await count_of(ask)
+    hidden = await count_of(msgspec.structs.replace(ask, images=()))
+    if shown is None:
+        raise UnavailableError(
+            f"{sampler.target.origin}: a request with pictures was not answered",
+            remedy="Does the model take pictures? vLLM does not with --language-model-only.",
+        )
+    return None if hidden is None else float(shown - hidden)
 
 
 async def calibrate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -37,20 +38,22 @@ def itinerary(config: ProbeConfig, course: Course, earlier: Earlier, seed: int) 
     due = course.due_s
     if due is None:
         assert config.rate is not None  # noqa: S101 - checked in ProbeConfig.check
+        share, planned = course.starts_share, config.planned_requests
         due = schedule(
             config.arrivals,
-            config.rate,
-            n=config.planned_requests,
+            config.rate * share,
+            ramp_to=None if config.ramp_to is None else config.ramp_to * share,
+            n=None if planned is None else math.ceil(planned * share),
             duration_s=config.planned_duration_s,
             seed=seed,
             burstiness=config.burstiness,
         )
-    planned = [(at, index) for at, index in zip(due, starts, strict=False) if index is not None]
+    timed = [(at, index) for at, index in zip(due, starts, strict=False) if index is not None]
     # What an interruption left open is sent again at once, the rest at its old distance.
-    shift = earlier.until_s - planned[0][0] if earlier.done and planned else 0.0
-    indices = [index for _, index in planned]
+    shift = earlier.until_s - timed[0][0] if earlier.done and timed else 0.0
+    indices = [index for _, index in timed]
     return Itinerary(
-        due=[at + shift for at, _ in planned], starts=iter(indices), limit=course.requests_in(indices)
+        due=[at + shift for at, _ in timed], starts=iter(indices), limit=course.requests_in(indices)
     )
 
 

@@ -1,4 +1,4 @@
-"""A run from start to end: identify, prepare prompts, warm up, offer the load, judge."""
+"""A run from start to end: prepare, warm up, offer the load, judge."""
 
 from __future__ import annotations
 
@@ -9,29 +9,28 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from qwenhost.errors import BadInputError, UnavailableError
+from qwenhost.errors import UnavailableError
 from qwenhost.measurements import Measurements, RequestRecord
-from qwenhost.probe.bodies import Ask, auth_headers, request_body
+from qwenhost.probe.bodies import auth_headers
 from qwenhost.probe.client import Client
-from qwenhost.probe.clock import new_runner
-from qwenhost.probe.content import FilePrompts, SyntheticPrompts, TextPool
-from qwenhost.probe.counters import counter_deltas, read_counters
-from qwenhost.probe.course import Singles
-from qwenhost.probe.endpoints import PATHS
+from qwenhost.probe.clock import new_runner, now
+from qwenhost.probe.counters import counter_deltas, read_counters, summed
+from qwenhost.probe.course import Earlier
 from qwenhost.probe.exchange import Exchange
-from qwenhost.probe.identify import Sampler, calibrate, identify
-from qwenhost.probe.records import RecordWriter, Tail, head_of
+from qwenhost.probe.prepare import prepare
+from qwenhost.probe.records import Head, RecordWriter, Tail, head_of
+from qwenhost.probe.replicas import Replicas
 from qwenhost.probe.results import Run, measurements_of
 from qwenhost.probe.traffic import Progress, Traffic
-from qwenhost.probe.wire import parse_url, request_bytes
+from qwenhost.probe.wire import parse_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from qwenhost.probe.clock import StampingSelector
+    from qwenhost.probe.clock import LoopLag, StampingSelector
     from qwenhost.probe.config import ProbeConfig
-    from qwenhost.probe.content import Prompts, TokenFit
-    from qwenhost.probe.identify import Identity
+    from qwenhost.probe.prepare import Prepared
+    from qwenhost.probe.resume import Resumption
     from qwenhost.probe.wire import Target
 
 _WARMUP_TOKENS: Final = 32
@@ -49,195 +48,193 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     """The start of the run on CLOCK_MONOTONIC; records count from here."""
 
 
-def run_probe(config: ProbeConfig, *, on_progress: Callable[[Progress], None] | None = None) -> ProbeResult:
+def run_probe(
+    config: ProbeConfig,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_prepared: Callable[[Prepared], None] | None = None,
+    resumption: Resumption | None = None,
+) -> ProbeResult:
     """Measure an endpoint.
 
     Args:
         config: what to send where.
         on_progress: called about four times a second.
+        on_prepared: called once before the first request of the load; knows what a paid run may cost.
+        resumption: go on with the run that this was read from; ``config`` is that run's.
 
     Raises:
-        BadInputError: the configuration cannot be run, or the model is not served.
+        BadInputError: the configuration cannot be run, the model is not served, or the run could cost
+            more than its cap.
         UnavailableError: the endpoint does not answer, or every warm-up request failed.
     """
     config.check()
-    target = parse_url(config.url)
+    targets = [parse_url(url) for url in config.urls]
     runner, selector = new_runner()
     with runner:
-        return runner.run(_run(config, target, selector, on_progress))
+        run = _Running(config, targets, selector, on_progress, resumption)
+        return runner.run(run.result(on_prepared))
 
 
-async def _run(
-    config: ProbeConfig,
-    target: Target,
-    selector: StampingSelector,
-    on_progress: Callable[[Progress], None] | None,
-) -> ProbeResult:
-    seed = config.seed if config.seed is not None else random.SystemRandom().getrandbits(32)
-    headers = auth_headers(config.endpoint, config.api_key)
-    identity = await identify(target, selector, headers, model=config.model)
-    sampler = Sampler(
-        target=target,
-        selector=selector,
-        headers=headers,
-        endpoint=config.endpoint,
-        timeout_s=config.timeout_s,
-    )
-    prompts, fit = await _prompts(config, identity, sampler, seed)
-    requests = _Requests(config, target, identity, prompts, seed)
-    client = Client(
-        target,
-        selector,
-        on_end=lambda _: None,
-        timeout_s=config.timeout_s,
-        idle_timeout_s=config.idle_timeout_s,
-    )
-    writer = RecordWriter(config.records)
-    await client.open()
-    try:
-        if on_progress is not None:
-            on_progress(Progress(phase="warm-up", total_requests=config.warmup_requests))
-        await _warm_up(config, client, requests)
-        before = await read_counters(target, selector, headers)
-        started_at = dt.datetime.now(dt.UTC)
-        writer.write(
-            head_of(
-                config,
-                server=identity.server,
-                fit=fit,
-                seed=seed,
-                exact=requests.exact,
-                started_at=started_at,
-            )
-        )
-        traffic = Traffic(
-            config,
-            client,
-            course=Singles(requests.payload),
-            seed=seed,
-            writer=writer,
-            on_progress=on_progress,
-        )
-        lag = await traffic.offer()
-        counters = counter_deltas(before, await read_counters(target, selector, headers))
-        writer.write(Tail(lag=lag, counters=counters, interrupted=traffic.interrupted))
-    finally:
-        writer.close()
-        await client.close()
-    run = Run(
-        config=config,
-        records=traffic.store.records,
-        dropped=traffic.store.dropped,
-        server=identity.server,
-        fit=fit,
-        seed=seed,
-        exact=requests.exact,
-        counters=counters,
-        lag=lag,
-        started_at=started_at,
-        interrupted=traffic.interrupted,
-    )
-    return ProbeResult(
-        measurements=measurements_of(run), records=tuple(traffic.store.records), clock_zero_s=traffic.zero
-    )
-
-
-async def _prompts(
-    config: ProbeConfig, identity: Identity, sampler: Sampler, seed: int
-) -> tuple[Prompts, TokenFit | None]:
-    """The user's own prompts, or synthetic ones fitted to the server's tokenizer."""
-    if config.prompts is not None:
-        return FilePrompts(config.prompts, max_tokens=round(config.output_tokens.mean)), None
-    wanted, limit = config.input_tokens.mean + config.output_tokens.mean, identity.max_model_len
-    if limit is not None and wanted > limit:
-        raise BadInputError(
-            f"{wanted:,.0f} tokens a request, but the server's max_model_len is {limit:,}",
-            remedy="Lower --input-tokens or --output-tokens.",
-        )
-    pool = TextPool(seed)
-    fit = await calibrate(
-        sampler,
-        pool,
-        model=identity.server.model,
-        input_tokens=config.input_tokens.mean,
-        seed=seed,
-        thinking=config.thinking,
-    )
-    prompts = SyntheticPrompts(
-        input_tokens=config.input_tokens,
-        output_tokens=config.output_tokens,
-        distribution=config.distribution,
-        prefix_hit=config.prefix_hit,
-        max_model_len=identity.max_model_len,
-        fit=fit,
-        seed=seed,
-        pool=pool,
-    )
-    return prompts, fit
-
-
-class _Requests:
-    """Prompts as bytes on the wire."""
-
+class _Running:
     def __init__(
-        self, config: ProbeConfig, target: Target, identity: Identity, prompts: Prompts, seed: int
+        self,
+        config: ProbeConfig,
+        targets: Sequence[Target],
+        selector: StampingSelector,
+        on_progress: Callable[[Progress], None] | None,
+        resumption: Resumption | None,
     ) -> None:
-        self.exact = identity.speaks_vllm if config.exact_output is None else config.exact_output
-        self._config, self._target, self._prompts, self._seed = config, target, prompts, seed
-        self._model = identity.server.model
-        self._headers = auth_headers(config.endpoint, config.api_key)
+        self._config, self._targets, self._selector = config, targets, selector
+        self._on_progress, self._resumption = on_progress, resumption
+        self._earlier = Earlier() if resumption is None else resumption.earlier
 
-    def payload(self, index: int, *, at_most: int | None = None) -> bytes:
-        """The request of an index, its answer no longer than ``at_most`` tokens."""
-        prompt = self._prompts[index]
-        ask = Ask(
-            model=self._model,
-            prompt=prompt.text,
-            messages=prompt.messages,
-            max_tokens=prompt.max_tokens if at_most is None else min(at_most, prompt.max_tokens),
-            exact_output=self.exact,
-            thinking=self._config.thinking,
-            temperature=self._config.temperature,
+    async def result(self, on_prepared: Callable[[Prepared], None] | None) -> ProbeResult:
+        config, before = self._config, self._resumption
+        prepared = await prepare(
+            config, self._targets, self._selector, seed=self._seed(), earlier=self._earlier,
+            fit=None if before is None else before.head.fit,
+        )  # fmt: skip
+        if on_prepared is not None:
+            on_prepared(prepared)
+        if before is not None:
+            before.require_same_server(prepared.identity.server)
+        client = self._client(prepared)
+        await client.open()
+        try:
+            await self._warm_up(client, prepared)
+            head = self._head(prepared)
+            with RecordWriter(config.records, after=None if before is None else before.keep_bytes) as writer:
+                if before is None:
+                    writer.write(head)
+                traffic, lag, counters = await self._offer(client, prepared, writer)
+                tail = Tail(
+                    lag=lag, counters=counters, interrupted=traffic.interrupted,
+                    stopped_by_cap=prepared.purse is not None and prepared.purse.stopped,
+                )  # fmt: skip
+                writer.write(tail)
+        finally:
+            await client.close()
+        measurements = measurements_of(self._run(head, tail, traffic, prepared))
+        return ProbeResult(
+            measurements=measurements, records=tuple(traffic.store.records), clock_zero_s=traffic.zero
         )
-        return request_bytes(
-            self._target,
-            "POST",
-            PATHS[self._config.endpoint],
-            headers=[*self._headers, ("x-request-id", f"qwenhost-{self._seed:x}-{index}")],
-            body=request_body(self._config.endpoint, ask),
-        )
+
+    def _seed(self) -> int:
+        if self._resumption is not None:
+            return self._resumption.head.seed
+        if self._config.seed is not None:
+            return self._config.seed
+        return random.SystemRandom().getrandbits(32) if self._config.unique_prefix else 0
+
+    def _client(self, prepared: Prepared) -> Client | Replicas:
+        config = self._config
+        clients = [
+            Client(
+                target, self._selector, on_end=lambda _: None, timeout_s=config.timeout_s,
+                idle_timeout_s=config.idle_timeout_s,
+            )
+            for target in self._targets
+        ]  # fmt: skip
+        if len(clients) == 1:
+            return clients[0]
+
+        def replica_of(index: int) -> int | None:
+            return prepared.course.label(index).replica if index >= 0 else -index % len(clients)
+
+        return Replicas(clients, replica_of)
+
+    def _head(self, prepared: Prepared) -> Head:
+        if self._resumption is not None:
+            return self._resumption.head
+        return head_of(
+            self._config, server=prepared.identity.server, fit=prepared.fit, seed=prepared.seed,
+            exact=prepared.exact, about=prepared.about, notes=prepared.notes,
+            image_tokens=prepared.image_tokens, worst_request_usd=prepared.worst_request_usd,
+            started_at=dt.datetime.now(dt.UTC),
+        )  # fmt: skip
+
+    async def _offer(
+        self, client: Client | Replicas, prepared: Prepared, writer: RecordWriter
+    ) -> tuple[Traffic, LoopLag, dict[str, float]]:
+        before = await self._counters()
+        traffic = Traffic(
+            self._config, client, course=prepared.course, seed=prepared.seed, writer=writer,
+            on_progress=self._on_progress, earlier=self._earlier,
+        )  # fmt: skip
+        lag = await traffic.offer()
+        return traffic, lag, counter_deltas(before, await self._counters())
+
+    async def _counters(self) -> dict[str, float]:
+        """The counters of all URLs together; Claude's API has none."""
+        if self._config.anthropic:
+            return {}
+        headers = auth_headers(self._config.endpoint, self._config.api_key)
+        return summed([await read_counters(target, self._selector, headers) for target in self._targets])
+
+    def _run(self, head: Head, tail: Tail, traffic: Traffic, prepared: Prepared) -> Run:
+        before = self._resumption
+        tail = tail if before is None else before.joined(tail)
+        return Run(
+            config=self._config, records=traffic.store.records, dropped=traffic.store.dropped,
+            server=head.server, fit=head.fit, seed=head.seed, exact=head.exact, counters=tail.counters,
+            lag=tail.lag, started_at=head.started_at, interrupted=traffic.interrupted, about=prepared.about,
+            notes=prepared.notes, image_tokens=prepared.image_tokens,
+            worst_request_usd=prepared.worst_request_usd, stopped_by_cap=tail.stopped_by_cap,
+            resumed=0 if before is None else before.times + 1,
+        )  # fmt: skip
+
+    async def _warm_up(self, client: Client | Replicas, prepared: Prepared) -> None:
+        """Send requests of the run's input size and at most 32 output tokens, and forget them.
+
+        Raises:
+            UnavailableError: all of them failed.
+        """
+        config, replicas = self._config, len(self._targets)
+        count = config.warmup_requests
+        if self._on_progress is not None:
+            self._on_progress(Progress(phase="warm-up", total_requests=count))
+        indices = [-2 - i for i in range(count)]
+        waiting = [
+            Exchange(
+                prepared.encode(prepared.warm[i], i, replica=-i % replicas, at_most=_WARMUP_TOKENS), index=i
+            )
+            for i in indices
+        ]
+        ended = await _send_all(client, waiting, at_once=config.concurrency or count)
+        failed = [exchange for exchange in ended if exchange.error is not None or exchange.status != 200]
+        if failed and len(failed) == count:
+            last = failed[-1]
+            detail = last.detail or bytes(last.body[:300]).decode(errors="replace")
+            raise UnavailableError(
+                f"{client.target.origin}: every warm-up request failed: "
+                f"{last.error or f'HTTP {last.status}'} {detail}".rstrip(),
+                remedy="Try one request by hand, or look at the server's log.",
+            )
 
 
-async def _warm_up(config: ProbeConfig, client: Client, requests: _Requests) -> None:
-    """Send requests of the run's input size and at most 32 output tokens, and forget them.
-
-    Raises:
-        UnavailableError: all of them failed.
-    """
-    count = config.warmup_requests
-    if count == 0:
-        return
+async def _send_all(client: Client | Replicas, waiting: list[Exchange], *, at_once: int) -> list[Exchange]:
+    """Send exchanges, so many at a time; returns them when the last has ended."""
     ended: list[Exchange] = []
-    waiting = [requests.payload(-2 - i, at_most=_WARMUP_TOKENS) for i in range(count)]
     finished = asyncio.Event()
+    count = len(waiting)
+    if count == 0:
+        return ended
 
     def go_on(exchange: Exchange) -> None:
         ended.append(exchange)
         if waiting:
-            client.start(Exchange(waiting.pop()))
+            _start(client, waiting.pop())
         elif len(ended) == count:
             finished.set()
 
     client.on_end = go_on
-    for _ in range(min(count, config.concurrency or count)):
-        client.start(Exchange(waiting.pop()))
+    for _ in range(min(count, at_once)):
+        _start(client, waiting.pop())
     await finished.wait()
-    failed = [exchange for exchange in ended if exchange.error is not None or exchange.status != 200]
-    if len(failed) == count:
-        last = failed[-1]
-        detail = last.detail or bytes(last.body[:300]).decode(errors="replace")
-        raise UnavailableError(
-            f"{client.target.origin}: every warm-up request failed: "
-            f"{last.error or f'HTTP {last.status}'} {detail}".rstrip(),
-            remedy="Try one request by hand, or look at the server's log.",
-        )
+    return ended
+
+
+def _start(client: Client | Replicas, exchange: Exchange) -> None:
+    exchange.due = now()
+    client.start(exchange)

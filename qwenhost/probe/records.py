@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+import functools
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
 
 import msgspec
 
@@ -13,6 +14,7 @@ from qwenhost.measurements import Measurements, RequestRecord, Server
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.content import TokenFit
+from qwenhost.probe.counters import summed, with_rates
 from qwenhost.probe.gaps import RecordStore
 from qwenhost.probe.results import Run, machine, measurements_of
 
@@ -38,6 +40,17 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool
     started_at: dt.datetime
     machine: Mapping[str, Any]
+    about: str = ""
+    """How the prompts are made."""
+    notes: tuple[str, ...] = ()
+    image_tokens: float | None = None
+    worst_request_usd: float | None = None
+
+
+class Resumed(msgspec.Struct, frozen=True, kw_only=True):
+    """Stands where a run was taken up again."""
+
+    resumed_at: dt.datetime
 
 
 class Tail(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,26 +59,71 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     lag: LoopLag
     counters: Mapping[str, float]
     interrupted: bool
+    stopped_by_cap: bool = False
+
+    def joined(self, later: Tail) -> Tail:
+        """Two parts of a run in one: counters added, the client at its worst."""
+        worst = {
+            name: max(getattr(self.lag, name), getattr(later.lag, name)) for name in LoopLag.__struct_fields__
+        }
+        both = self.counters and later.counters
+        return Tail(
+            lag=LoopLag(**worst),
+            counters=with_rates(summed([self.counters, later.counters])) if both else {},
+            interrupted=later.interrupted,
+            stopped_by_cap=later.stopped_by_cap,
+        )
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of records, read."""
+
+    head: Head
+    store: RecordStore
+    tail: Tail | None
+    """None where the last part was cut off."""
+    resumed: int
+    """How often it was taken up again."""
+    whole_bytes: int
+    """Up to the end of the last whole line."""
+
+
+_UNKNOWN: Final = Tail(lag=LoopLag(p95_ms=0, p99_ms=0, max_ms=0, busy_share=0), counters={}, interrupted=True)
+"""Of a part that was killed."""
 
 
 class RecordWriter:
     """Appends to a JSONL file; without a file it does nothing.
 
+    Args:
+        path: of the file.
+        after: go on behind so many bytes of it, with a mark of when; None begins it anew.
+
     Raises:
         BadInputError: the file cannot be written.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, after: int | None = None) -> None:
         self._file: BinaryIO | None = None
         if path is not None:
             try:
-                self._file = path.open("wb")
+                self._file = path.open("wb" if after is None else "r+b")
+                if after is not None:
+                    self._file.seek(after)
+                    self._file.truncate()
+                    self.write(Resumed(resumed_at=dt.datetime.now(dt.UTC)))
             except OSError as error:
                 raise BadInputError(
                     f"--records {path}: {error.strerror}", remedy="Name a file in a folder you may write to."
                 ) from error
 
-    def write(self, line: Head | RequestRecord | Tail) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, line: Head | RequestRecord | Resumed | Tail) -> None:
         """Append one line."""
         if self._file is not None:
             self._file.write(msgspec.json.encode(line, enc_hook=str) + b"\n")
@@ -81,15 +139,9 @@ class RecordWriter:
             self._file.close()
 
 
-def head_of(
-    config: ProbeConfig, *, server: Server, fit: TokenFit | None, seed: int, exact: bool,
-    started_at: dt.datetime,
-) -> Head:  # fmt: skip
+def head_of(config: ProbeConfig, **known: Any) -> Head:
     """The head of a run; the key stays out of it."""
-    return Head(
-        config=msgspec.structs.replace(config, api_key=None), server=server, fit=fit, seed=seed, exact=exact,
-        started_at=started_at, machine=machine(),
-    )  # fmt: skip
+    return Head(config=msgspec.structs.replace(config, api_key=None), machine=machine(), **known)
 
 
 def measurements_from(path: Path, slo: Slo | None) -> Measurements:
@@ -102,7 +154,8 @@ def measurements_from(path: Path, slo: Slo | None) -> Measurements:
     Raises:
         BadInputError: unreadable, or not such a file; names the line.
     """
-    head, store, tail = _read(path)
+    recording = read_recording(path)
+    head, store, tail = recording.head, recording.store, recording.tail
     config = head.config if slo is None else msgspec.structs.replace(head.config, slo=slo)
     found = measurements_of(
         Run(
@@ -117,6 +170,12 @@ def measurements_from(path: Path, slo: Slo | None) -> Measurements:
             lag=tail.lag if tail else LoopLag(p95_ms=0, p99_ms=0, max_ms=0, busy_share=0),
             started_at=head.started_at,
             interrupted=tail.interrupted if tail else True,
+            about=head.about,
+            notes=head.notes,
+            image_tokens=head.image_tokens,
+            worst_request_usd=head.worst_request_usd,
+            stopped_by_cap=tail.stopped_by_cap if tail else False,
+            resumed=recording.resumed,
         )
     )
     found = msgspec.structs.replace(found, machine=head.machine)
@@ -126,21 +185,40 @@ def measurements_from(path: Path, slo: Slo | None) -> Measurements:
     return found
 
 
-def _read(path: Path) -> tuple[Head, RecordStore, Tail | None]:
+def read_recording(path: Path) -> Recording:
+    """A file of records; one that ends within a line will do.
+
+    Raises:
+        BadInputError: unreadable, or not such a file; names the line.
+    """
     try:
         with path.open("rb") as file:
-            head = _decode(path, 1, file.readline(), Head)
+            first = file.readline()
+            head = _decode(path, 1, first, Head)
             if head.schema != SCHEMA:
                 raise BadInputError(f"{path}: schema is {head.schema!r}, expected {SCHEMA!r}", remedy=_REMEDY)
-            store = RecordStore()
-            for number, line in enumerate(file, 2):
-                if line.startswith(b'{"lag"'):
-                    return head, store, _decode(path, number, line, Tail)
-                if line.endswith(b"\n"):  # Else the writer died within it.
-                    store.add(_decode(path, number, line, RequestRecord))
+            return _rest(path, head, file, len(first))
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror}", remedy=_REMEDY) from error
-    return head, store, None
+
+
+def _rest(path: Path, head: Head, lines: Iterable[bytes], whole: int) -> Recording:
+    store, tails, resumed = RecordStore(), list[Tail](), 0
+    for number, line in enumerate(lines, 2):
+        if not line.endswith(b"\n"):  # The writer died within it.
+            break
+        whole += len(line)
+        if line.startswith(b'{"lag"'):
+            tails.append(_decode(path, number, line, Tail))
+        elif line.startswith(b'{"resumed_at"'):
+            resumed += 1
+            if len(tails) < resumed:
+                tails.append(_UNKNOWN)
+        else:
+            store.add(_decode(path, number, line, RequestRecord))
+    ended = len(tails) > resumed
+    tail = functools.reduce(Tail.joined, tails) if ended else None
+    return Recording(head=head, store=store, tail=tail, resumed=resumed, whole_bytes=whole)
 
 
 def _decode(path: Path, number: int, line: bytes, kind: type[_T]) -> _T:

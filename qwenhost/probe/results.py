@@ -15,6 +15,7 @@ import msgspec
 from qwenhost import __version__
 from qwenhost.measurements import Load, MeasuredWorkload, Measurements, RequestRecord, Server
 from qwenhost.probe import summary
+from qwenhost.probe.breakdown import by_url, of_sessions, spending
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.confidence import intervals
 from qwenhost.probe.config import ProbeConfig
@@ -40,17 +41,28 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     lag: LoopLag
     started_at: dt.datetime
     interrupted: bool
+    about: str = ""
+    """How the prompts were made."""
+    notes: tuple[str, ...] = ()
+    """What preparing the run found worth saying."""
+    image_tokens: float | None = None
+    worst_request_usd: float | None = None
+    """What one request may cost, where they are billed."""
+    stopped_by_cap: bool = False
+    resumed: int = 0
+    """How often it was taken up again."""
 
     @property
     def open_loop(self) -> bool:
-        """Whether a rate was offered."""
-        return self.config.rate is not None
+        """Whether requests were due whatever the server did."""
+        return self.config.concurrency is None
 
     @property
     def wanted_output(self) -> float | None:
         """Output tokens that every answer should have; None where lengths vary."""
         config = self.config
-        fixed = self.exact and config.prompts is None and config.distribution == "fixed"
+        own = config.prompts is not None or config.trace is not None
+        fixed = self.exact and not own and config.distribution == "fixed" and not config.tools
         return config.output_tokens.mean if fixed else None
 
 
@@ -80,8 +92,12 @@ def measurements_of(run: Run) -> Measurements:
         send_lag_ms=times.send_lag_ms,
         void=reason is not None,
         void_reason=reason,
+        sessions=of_sessions(kept, config, run.counters),
+        by_url=by_url(kept, config.urls, window),
+        spending=spending(kept, config, run.worst_request_usd),
         warnings=tuple(
-            warnings(
+            _said(run, kept)
+            + warnings(
                 kept,
                 lag=run.lag,
                 counters=run.counters,
@@ -100,13 +116,36 @@ def measurements_of(run: Run) -> Measurements:
     )
 
 
+def _said(run: Run, records: Sequence[RequestRecord]) -> list[str]:
+    """What a reader should know of how the run came about."""
+    found = list(run.notes)
+    if run.resumed:
+        found.append(
+            f"resumed {run.resumed} time{'s' * (run.resumed > 1)}: the server filled up anew each time, "
+            "which the rates include"
+        )
+    if run.stopped_by_cap:
+        found.append(f"stopped: a further request might have cost more than the cap of {_cap(run)}")
+    limited = sum(record.http_status == 429 for record in records)
+    if limited:
+        found.append(
+            f"{limited} requests were refused by a rate limit (HTTP 429): the figures are of that limit"
+        )
+    return found
+
+
+def _cap(run: Run) -> str:
+    budget = run.config.budget
+    return "nothing" if budget is None else f"{budget.max_usd:g} USD"
+
+
 def _load(run: Run, records: Sequence[RequestRecord], window: summary.Window) -> Load:
     config = run.config
     return Load(
         kind="open" if run.open_loop else "closed",
         concurrency=config.concurrency,
         rate=config.rate,
-        arrivals=config.arrivals if run.open_loop else None,
+        arrivals=_arrivals(config),
         duration_s=summary.run_duration_s(records),
         warmup_requests=config.warmup_requests,
         rate_window_s=(window.start_s, window.end_s),
@@ -115,9 +154,8 @@ def _load(run: Run, records: Sequence[RequestRecord], window: summary.Window) ->
 
 
 def _workload(run: Run, records: Sequence[RequestRecord]) -> MeasuredWorkload:
-    config, fit = run.config, run.fit
+    config = run.config
     ok = [record for record in records if record.ok]
-    synthetic = fit and f"synthetic, {config.distribution} length; tokens per word {fit.basis}: {fit.source}"
     return MeasuredWorkload(
         id=config.workload,
         endpoint=config.endpoint,
@@ -125,9 +163,18 @@ def _workload(run: Run, records: Sequence[RequestRecord]) -> MeasuredWorkload:
         mean_output_tokens=summary.mean_of([record.output_tokens for record in ok]),
         mean_cached_tokens=summary.mean_of([record.cached_tokens for record in ok]),
         thinking=config.thinking,
-        prompts=synthetic or f"lines of {config.prompts}",
+        prompts=run.about or None,
+        image_tokens=run.image_tokens,
+        tools=len(config.tools),
+        tool_calls=sum(record.tool_calls for record in ok),
         seed=run.seed,
     )
+
+
+def _arrivals(config: ProbeConfig) -> str | None:
+    if config.concurrency is not None:
+        return None
+    return f"trace x {config.trace_scale:g}" if config.timed_by_trace else config.arrivals
 
 
 def machine() -> dict[str, Any]:

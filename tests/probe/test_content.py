@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from qwenhost.errors import BadInputError
 from qwenhost.facts import TokenStats
 from qwenhost.probe.content import (
-    FilePrompts,
     SyntheticPrompts,
     TextPool,
     TokenFit,
     draw_lognormal,
     fit_tokens,
 )
+from qwenhost.probe.own_prompts import FilePrompts
 
 if TYPE_CHECKING:
     from pathlib import Path
