@@ -137,15 +137,13 @@ def report(planned: PoolPlan) -> str:
     """The plan in words, for NOTES.txt, the pod's annotation and the values file."""
     plan, shape, chosen = planned.plan, planned.shape, planned.plan.chosen
     speed, memory, args = chosen.estimate, chosen.memory_per_gpu, chosen.engine_args
-    pods = f"{shape.replicas} x {shape.gpus_per_node} GPUs"
-    if shape.nodes > 1:
-        pods += f" on each of {shape.nodes} nodes"
+    pods = _pods(shape)
     low, high = (
         speed.output_tokens_per_s.low * shape.replicas,
         speed.output_tokens_per_s.high * shape.replicas,
     )
     lines = [
-        f"{pods} of {plan.inputs.node.gpus[0].name}: {chosen.checkpoint.repo_id}, {chosen.label}.",
+        f"{pods}, {plan.inputs.node.gpus[0].name}: {chosen.checkpoint.repo_id}, {chosen.label}.",
         (
             f"Memory of a GPU: {format_gib(memory.weights_bytes, 1)} weights, "
             f"{format_gib(memory.kv_cache_bytes, 1)} cache, of {format_gib(memory.total_bytes, 1)}."
@@ -174,8 +172,18 @@ def report(planned: PoolPlan) -> str:
             "The link between nodes is not in the prediction: hand-over is counted as within a node."
         )
     lines += [
-        f"Instead {other.replicas} x {other.gpus_per_node} GPUs, {other.label}: "
-        f"{other.requests_per_s:,.1f} requests/s."
+        f"Instead {_pods(other)}, {other.label}: {other.requests_per_s:,.1f} requests/s."
         for other in planned.others[:2]
     ]
     return "\n".join(lines)
+
+
+def _pods(shape: PodShape) -> str:
+    """``4 pods of 2 GPUs``."""
+    pods = f"{shape.replicas} {'pod' if shape.replicas == 1 else 'pods'}"
+    gpus = f"{shape.gpus_per_node} {'GPU' if shape.gpus_per_node == 1 else 'GPUs'}"
+    if shape.nodes == 1:
+        return f"{pods} of {gpus}"
+    return (
+        f"{shape.replicas} {'group' if shape.replicas == 1 else 'groups'} of {shape.nodes} nodes with {gpus}"
+    )
