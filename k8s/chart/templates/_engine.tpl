@@ -9,10 +9,11 @@ Dict: root, pool, role (single, leader or worker).
 metadata:
   annotations:
     kubectl.kubernetes.io/default-container: engine
-    qwenhost.dev/checksum-plan: {{ include "qwenhost.planFile" . | sha256sum }}
-    qwenhost.dev/checksum-scripts: {{ ($root.Files.Glob "files/scripts/*").AsConfig | sha256sum }}
+    qwenhost.io/checksum-plan: {{ include "qwenhost.planFile" . | sha256sum }}
+    qwenhost.io/checksum-scripts: {{ ($root.Files.Glob "files/scripts/*").AsConfig | sha256sum }}
+    qwenhost.io/startup-seconds: {{ $p.budgetSeconds | quote }}
     {{- with $p.report }}
-    qwenhost.dev/plan: {{ trim . | quote }}
+    qwenhost.io/plan: {{ trim . | quote }}
     {{- end }}
     {{- with $v.scheduling.podAnnotations }}
     {{- toYaml . | nindent 4 }}
@@ -20,9 +21,9 @@ metadata:
   labels:
     {{- include "qwenhost.selector" $root | nindent 4 }}
     app.kubernetes.io/component: engine
-    qwenhost.dev/pool: {{ $p.name }}
+    qwenhost.io/pool: {{ $p.name }}
     {{- if ne .role "worker" }}
-    qwenhost.dev/serves: "true"
+    qwenhost.io/serves: "true"
     {{- end }}
     {{- with $v.commonLabels }}
     {{- toYaml . | nindent 4 }}
@@ -356,7 +357,7 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "qwenhost.selector" $.root | nindent 8 }}
         app.kubernetes.io/component: engine
-        qwenhost.dev/pool: {{ $p.name }}
+        qwenhost.io/pool: {{ $p.name }}
   {{- end }}
   {{- end }}
 {{- end -}}
