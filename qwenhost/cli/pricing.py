@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qwenhost.facts import Catalog, Workload
     from qwenhost.measurements import Measurements
     from qwenhost.plan import GpuPriceRef, Plan
+    from qwenhost.token_counts import TokenCounts
 
 
 def price_day(options: dict[str, Any]) -> dt.date:
@@ -71,6 +72,7 @@ def compare_options(
         baselines=options["baselines"],
         gpu_price=_rent(ctx, known, plan, options),
         token_ratio=options["token_ratio"],
+        token_counts=_token_counts(options),
         output_ratio=options["output_ratio"],
         own=_ownership(options),
         success=_success(options),
@@ -179,6 +181,24 @@ def _write_csv(comparison: Comparison, folder: Path) -> None:
     for name, text in csv_tables(comparison).items():
         write_atomically(folder / name, text)
     say(f"Tables: {folder}")
+
+
+def _token_counts(options: dict[str, Any]) -> TokenCounts | None:
+    """The counts of ``--token-counts``.
+
+    Raises:
+        BadInputError: beside ``--token-ratio``, or not such a file.
+    """
+    from qwenhost.token_counts import load_token_counts
+
+    path = options["token_counts_file"]
+    if path is None:
+        return None
+    if options["token_ratio"] is not None:
+        raise BadInputError(
+            "--token-ratio and --token-counts exclude each other", remedy="Leave one of them out."
+        )
+    return load_token_counts(path)
 
 
 def _rent(ctx: click.Context, known: Catalog, plan: Plan, options: dict[str, Any]) -> GpuPriceRef | None:

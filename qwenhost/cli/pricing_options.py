@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -66,6 +67,13 @@ _SELF_HOST_OPTIONS = (
         "--token-ratio",
         type=click.FloatRange(0, min_open=True),
         help="The API's tokens per token of the workload, if its tokenizer counts differently.",
+    ),
+    click.option(
+        "--token-counts",
+        "token_counts_file",
+        type=click.Path(path_type=Path),
+        help="Your text through both tokenizers, by qwenhost count-tokens --save: ratio and interval "
+        "in place of the assumed one.",
     ),
     click.option(
         "--output-ratio",

@@ -144,58 +144,77 @@ def _rates(scores: Sequence[QualityRow]) -> tuple[float | None, float | None]:
 def _options(
     comparison: Comparison, scenario: Scenario, needs: Needs, scores: Sequence[QualityRow]
 ) -> list[Option]:
-    qwen, baseline = _rates(scores)
-    volume = comparison.requests_per_day
-    api = comparison.baseline
-    tasks = volume * DAYS_PER_MONTH / comparison.workload.requests_per_session
-    bars: dict[Way, tuple[str, ...]] = {
-        "self_host": ("no operations",) if needs.no_operations else (),
-        "hosted_qwen": ("privacy",) if needs.privacy else (),
-        "api": tuple(
-            name for name, set_ in (("privacy", needs.privacy), ("open weights", needs.open_weights)) if set_
-        ),
-    }
+    offer = _Offers(comparison, needs, _rates(scores))
+    return [*_single(offer, scenario), *_mixed(offer, scenario)]
+
+
+class _Offers:
+    """Makes options: cost of a solved task, and which need excludes them."""
+
+    def __init__(
+        self, comparison: Comparison, needs: Needs, rates: tuple[float | None, float | None]
+    ) -> None:
+        self.comparison = comparison
+        self.qwen, self.baseline = rates
+        self.volume = comparison.requests_per_day
+        self._tasks = self.volume * DAYS_PER_MONTH / comparison.workload.requests_per_session
+        closed = (("privacy", needs.privacy), ("open weights", needs.open_weights))
+        self._bars: dict[Way, tuple[str, ...]] = {
+            "self_host": ("no operations",) if needs.no_operations else (),
+            "hosted_qwen": ("privacy",) if needs.privacy else (),
+            "api": tuple(name for name, matters in closed if matters),
+        }
 
     def option(
-        way: str, name: str, usd: float, rate: float | None, *, uses: Sequence[Way], remark: str = ""
+        self, way: str, name: str, usd: float, rate: float | None, *, uses: Sequence[Way], remark: str = ""
     ) -> Option:
         return Option(
             way=way,
             name=name,
             usd_per_month=usd,
             solved=rate,
-            usd_per_solved=usd / (tasks * rate) if rate else None,
-            excluded_by=tuple(dict.fromkeys(bar for use in uses for bar in bars[use])),
+            usd_per_solved=usd / (self._tasks * rate) if rate else None,
+            excluded_by=tuple(dict.fromkeys(bar for use in uses for bar in self._bars[use])),
             remark=remark,
         )
 
-    own_usd = scenario.self_host_usd_per_month(volume)
+
+def _single(offer: _Offers, scenario: Scenario) -> list[Option]:
+    """All requests one way."""
+    api, hosted = offer.comparison.baseline, offer.comparison.cheapest_hosted
+    own, own_usd = offer.comparison.self_host, scenario.self_host_usd_per_month(offer.volume)
     found = [
-        option("self_host", comparison.self_host.name, own_usd, qwen, uses=("self_host",)),
-        option("api", api.name, api.usd_per_month, baseline, uses=("api",)),
+        offer.option("self_host", own.name, own_usd, offer.qwen, uses=("self_host",)),
+        offer.option("api", api.name, api.usd_per_month, offer.baseline, uses=("api",)),
     ]
-    hosted = comparison.cheapest_hosted
     if hosted is not None:
-        found.append(option("hosted_qwen", hosted.name, hosted.usd_per_month, qwen, uses=("hosted_qwen",)))
-    for share in SHARES:
-        own = scenario.self_host_usd_per_month(volume * share)
-        mixed = None if qwen is None or baseline is None else share * qwen + (1 - share) * baseline
-        found.append(
-            option(
-                f"mixed_{share:.0%}".rstrip("%"),
-                f"{share:.0%} self-hosted, {1 - share:.0%} to {api.name}",
-                own + api.usd_per_month * (1 - share),
-                mixed,
-                uses=("self_host", "api"),
-                remark="share solved if sent at random; a router that picks the easy ones does better",
-            )
+        usd = hosted.usd_per_month
+        found.append(offer.option("hosted_qwen", hosted.name, usd, offer.qwen, uses=("hosted_qwen",)))
+    return found
+
+
+def _mixed(offer: _Offers, scenario: Scenario) -> list[Option]:
+    """Shares of the requests to either side, and the cascade that asks Qwen first."""
+    api, qwen, baseline = offer.comparison.baseline, offer.qwen, offer.baseline
+    known = qwen is not None and baseline is not None
+    found = [
+        offer.option(
+            f"mixed_{share:.0%}".rstrip("%"),
+            f"{share:.0%} self-hosted, {1 - share:.0%} to {api.name}",
+            scenario.self_host_usd_per_month(offer.volume * share) + api.usd_per_month * (1 - share),
+            share * (qwen or 0) + (1 - share) * (baseline or 0) if known else None,
+            uses=("self_host", "api"),
+            remark="share solved if sent at random; a router that picks the easy ones does better",
         )
+        for share in SHARES
+    ]
     if qwen is not None and baseline is not None:
+        usd = scenario.self_host_usd_per_month(offer.volume) + api.usd_per_month * (1 - qwen)
         found.append(
-            option(
+            offer.option(
                 "cascade",
                 f"Self-hosted first, the {1 - qwen:.0%} it fails passed on to {api.name}",
-                own_usd + api.usd_per_month * (1 - qwen),
+                usd,
                 qwen + (1 - qwen) * baseline,
                 uses=("self_host", "api"),
                 remark="failures must be noticed (tests, a checker); independent failures, so an upper bound",

@@ -31,6 +31,8 @@ class ApiTerms(Value, frozen=True, kw_only=True):
     residency: str | None = None
     token_ratio: float = 1.0
     """The API's tokens per token of the workload as published; Claude and others only, not hosted Qwen."""
+    answer_token_ratio: float | None = None
+    """The same for answers; None = as ``token_ratio``."""
     output_ratio: float = 1.0
     """Qwen's output tokens per output token of the workload; hosted Qwen only."""
     tool_prompt_tokens: bool = False
@@ -158,9 +160,10 @@ def under_policy(
     usage = workload_usage(workload, policy, cache, tool_prompt_tokens=tools, hit=hit)
     same_tokens = price.kind == "hosted_qwen"
     newer = newer_tokenizer(price, workload.content, terms)
+    answers = (terms.answer_token_ratio or terms.token_ratio) / terms.token_ratio
     usage = usage.scaled(
         1.0 if same_tokens else terms.token_ratio * newer[0],
-        output=terms.output_ratio if same_tokens else 1.0,
+        output=terms.output_ratio if same_tokens else answers,
     )
     batch, residency, sold_remarks = sold_terms(price, terms)
     remarks = [*sold_remarks, *newer_remark(newer)]

@@ -52,11 +52,12 @@ def break_even(scenario: Scenario) -> BreakEvenPoint:
     """The smallest daily volume at which the API's bill reaches the self-hosting bill.
 
     n nodes serve up to n * d requests a day and cost fixed + n * node; the API costs a per daily
-    request and month. They cross on step n if fixed + n * node <= n * a * d, so
+    request and month, egress taken off. They cross on step n if fixed + n * node <= n * a * d, so
     n = ceil(fixed / (a * d - node)), and never if a full node costs more than its requests do at the API.
     """
     node = scenario.usd_per_node_month
-    per_daily_request = scenario.api_usd_per_request * DAYS_PER_MONTH
+    # Egress grows with every request, as the API's bill does: it takes from what a request is worth.
+    per_daily_request = (scenario.api_usd_per_request - scenario.egress_usd_per_request) * DAYS_PER_MONTH
     daily = scenario.requests_per_day_per_node
     gain = per_daily_request * daily - node  # what a full node saves a month
     fixed = scenario.spare_nodes * node + scenario.staff_usd_per_month
@@ -128,7 +129,7 @@ def _finite(ordered: Sequence[float], q: float) -> float | None:
 
 def _never(scenario: Scenario) -> str:
     monthly_requests = scenario.requests_per_day_per_node * DAYS_PER_MONTH
-    own = scenario.usd_per_node_month / monthly_requests
+    own = scenario.usd_per_node_month / monthly_requests + scenario.egress_usd_per_request
     return (
         f"even a node full to its peak costs ${own:.4g} a request and the API "
         f"${scenario.api_usd_per_request:.4g}: no volume makes up for it"

@@ -21,8 +21,10 @@ from qwenhost.cost.gpu_hour import Ownership, gpu_rent
 from qwenhost.cost.quality import Success
 from qwenhost.cost.scenario import Scenario
 from qwenhost.cost.self_host_cost import storage_usd_per_node_month
+from qwenhost.cost.start_ups import egress_usd_per_request, start_hours_per_node_month
 from qwenhost.facts import ApiPrice, Value, Workload
 from qwenhost.plan import GpuPriceRef, Plan
+from qwenhost.token_counts import TokenCounts
 
 if TYPE_CHECKING:
     from qwenhost.cost.levers import Lever
@@ -44,6 +46,8 @@ class CompareOptions(Value, frozen=True, kw_only=True):
     batch: bool = False
     residency: str | None = None
     token_ratio: float | None = None
+    token_counts: TokenCounts | None = None
+    """Measured on the user's own sample; in place of the assumed ratio."""
     output_ratio: float | None = None
     staff_fte: float | None = None
     spare_nodes: int | None = None
@@ -70,6 +74,9 @@ class Frame(Value, frozen=True, kw_only=True):
     held: Capacity
     rent: Figure
     demand: Figure
+    start_hours: Figure
+    egress: Figure
+    """USD a request."""
     prefill_share: float
     prefill_share_source: str
     scenario: Scenario
@@ -95,15 +102,7 @@ def make_frame(
     Raises:
         BadInputError: a price, rent or capacity is missing, or the measurements may not be used.
     """
-    terms = ApiTerms(
-        as_of=options.as_of,
-        cache=options.cache,  # type: ignore[arg-type]  # click has checked the choice
-        batch=options.batch,
-        residency=options.residency,
-        token_ratio=options.token_ratio or assumption(catalog, "claude_tokens_per_qwen_token").value,
-        output_ratio=options.output_ratio or assumption(catalog, "qwen_output_per_sonnet_output").value,
-        reference_tokenizer=reference_tokenizer(catalog),
-    )
+    terms = _terms(catalog, options)
     request = price_request(baseline, workload, terms)
     held = capacity(catalog, workload, plan, measurements)
     rent = gpu_rent(catalog, plan, options.gpu_price, own=options.own)
@@ -112,6 +111,8 @@ def make_frame(
     share, share_source = _prefill_share(catalog, workload, options.as_of, prefix_caching=cached)
     fte = assumption(catalog, "staff_fte").value if options.staff_fte is None else options.staff_fte
     spare = assumption(catalog, "spare_nodes").value if options.spare_nodes is None else options.spare_nodes
+    starts = start_hours_per_node_month(catalog, plan)
+    egress = egress_usd_per_request(catalog, workload)
     slower = share + (1 - share) * terms.output_ratio
     scenario = Scenario(
         api_usd_per_request=request.breakdown.total,
@@ -121,6 +122,8 @@ def make_frame(
         requests_per_s_per_node=held.requests_per_s.value / slower,
         mean_over_peak=demand.value,
         spare_nodes=round(spare),
+        start_hours_per_node_month=starts.value,
+        egress_usd_per_request=egress.value,
     )
     return Frame(
         options=options,
@@ -132,10 +135,27 @@ def make_frame(
         held=held,
         rent=rent,
         demand=demand,
+        start_hours=starts,
+        egress=egress,
         prefill_share=share,
         prefill_share_source=share_source,
         scenario=scenario,
         requests_per_day=options.requests_per_day or scenario.requests_per_day_per_node,
+    )
+
+
+def _terms(catalog: Catalog, options: CompareOptions) -> ApiTerms:
+    counts = options.token_counts
+    assumed = assumption(catalog, "claude_tokens_per_qwen_token").value
+    return ApiTerms(
+        as_of=options.as_of,
+        cache=options.cache,  # type: ignore[arg-type]  # click has checked the choice
+        batch=options.batch,
+        residency=options.residency,
+        token_ratio=options.token_ratio or (counts.input_ratio.value if counts else assumed),
+        answer_token_ratio=counts.output_ratio.value if counts and counts.output_ratio else None,
+        output_ratio=options.output_ratio or assumption(catalog, "qwen_output_per_sonnet_output").value,
+        reference_tokenizer=reference_tokenizer(catalog),
     )
 
 
@@ -198,6 +218,7 @@ def levers_of(catalog: Catalog, frame: Frame, idle: IdleSessions | None = None) 
             frame.scenario.api_usd_per_request, plain_usd, best_usd, frame.workload.source.where
         ),
     ]
+    found += [levers.start_ups(frame.start_hours), levers.egress(frame.egress)]
     hit = frame.workload.prefix_hit_unbounded
     if idle is not None and hit and idle.held < idle.needed:
         low = hit * idle.held / idle.needed
@@ -220,7 +241,24 @@ def levers_of(catalog: Catalog, frame: Frame, idle: IdleSessions | None = None) 
     return found
 
 
+def measured_ratio(counts: TokenCounts) -> Figure:
+    """The baseline's tokens per token of Qwen, on the user's own sample."""
+    found = counts.input_ratio
+    both = {counts.qwen.basis, counts.sonnet.basis}
+    how = "95 % bootstrap" if found.interval == "bootstrap" else "range of single requests"
+    return Figure(
+        value=found.value, low=found.low, high=found.high,
+        basis="measured" if both == {"measured"} else "assumed",
+        source=f"{counts.sample}: {found.requests:,} requests counted by {counts.qwen.name} and "
+        f"{counts.sonnet.name} ({how})",
+        as_of=max(counts.qwen.date, counts.sonnet.date).isoformat(),
+    )  # fmt: skip
+
+
 def _tokenizer_lever(row: Assumption, frame: Frame) -> Lever:
+    fees = frame.request.breakdown.fees
+    if frame.options.token_counts is not None:
+        return levers.tokenizer(measured_ratio(frame.options.token_counts), fees_usd_per_request=fees)
     known = frame.baseline.tokenizer
     high = row.high
     source = row.source.where
@@ -229,4 +267,7 @@ def _tokenizer_lever(row: Assumption, frame: Frame) -> Lever:
             frame.workload.content
         ]
         source = known.source.where
-    return levers.tokenizer(row, high=high, fees_usd_per_request=frame.request.breakdown.fees, source=source)
+    assumed = Figure(
+        value=row.value, low=row.low, high=max(row.high, high), basis="assumed", source=source
+    )  # fmt: skip
+    return levers.tokenizer(assumed, fees_usd_per_request=fees)

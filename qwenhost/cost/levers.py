@@ -90,18 +90,18 @@ def verbosity(row: Assumption, prefill_share: float) -> Lever:
     )  # fmt: skip
 
 
-def tokenizer(row: Assumption, *, high: float, fees_usd_per_request: float, source: str) -> Lever:
+def tokenizer(ratio: Figure, *, fees_usd_per_request: float) -> Lever:
     """Tokens the API counts per Qwen token of the same text; fees do not grow with them."""
 
     def apply(scenario: Scenario, tokens: float) -> Scenario:
         by_token = scenario.api_usd_per_request - fees_usd_per_request
         return msgspec.structs.replace(
-            scenario, api_usd_per_request=fees_usd_per_request + by_token * tokens / row.value
+            scenario, api_usd_per_request=fees_usd_per_request + by_token * tokens / ratio.value
         )
 
     return Lever(
-        id=row.id, name="API tokens per Qwen token", value=row.value, low=row.low, high=max(row.high, high),
-        unit="ratio", basis="assumed", source=source, apply=apply,
+        id="claude_tokens_per_qwen_token", name="API tokens per Qwen token", value=ratio.value, low=ratio.low,
+        high=ratio.high, unit="ratio", basis=ratio.basis, source=ratio.source, apply=apply,
     )  # fmt: skip
 
 
@@ -133,6 +133,30 @@ def staff(fte: Assumption, salary: Assumption, value: float) -> Lever:
         id="staff", name="Staff", value=value, low=min(value, fte.low * salary.low / 12),
         high=max(value, fte.high * salary.value / 12), unit="USD/month", basis="assumed",
         source=fte.source.where, apply=apply,
+    )  # fmt: skip
+
+
+def start_ups(hours: Figure) -> Lever:
+    """Node hours a month in which engines start."""
+
+    def apply(scenario: Scenario, value: float) -> Scenario:
+        return msgspec.structs.replace(scenario, start_hours_per_node_month=value)
+
+    return Lever(
+        id="start_ups", name="Start-ups and upgrades", value=hours.value, low=hours.low, high=hours.high,
+        unit="h/node/month", basis=hours.basis, source=hours.source, apply=apply,
+    )  # fmt: skip
+
+
+def egress(usd: Figure) -> Lever:
+    """USD a request for bytes that leave."""
+
+    def apply(scenario: Scenario, value: float) -> Scenario:
+        return msgspec.structs.replace(scenario, egress_usd_per_request=value)
+
+    return Lever(
+        id="egress", name="Egress", value=usd.value, low=usd.low, high=usd.high, unit="USD/request",
+        basis=usd.basis, source=usd.source, apply=apply,
     )  # fmt: skip
 
 

@@ -17,6 +17,9 @@ class Scenario(Value, frozen=True, kw_only=True):
     usd_per_node_hour: float
     storage_usd_per_node_month: float = 0.0
     staff_usd_per_month: float = 0.0
+    start_hours_per_node_month: float = 0.0
+    """Bought beside the 730 hours, in which engines start and nobody is served."""
+    egress_usd_per_request: float = 0.0
     requests_per_s_per_node: float
     """Capacity of one node at the service level."""
     mean_over_peak: float = 1.0
@@ -24,8 +27,9 @@ class Scenario(Value, frozen=True, kw_only=True):
 
     @property
     def usd_per_node_month(self) -> float:
-        """Rent of a node that never sleeps, and its storage."""
-        return self.usd_per_node_hour * HOURS_PER_MONTH + self.storage_usd_per_node_month
+        """Rent of a node that never sleeps, the hours its starts take, and its storage."""
+        hours = HOURS_PER_MONTH + self.start_hours_per_node_month
+        return self.usd_per_node_hour * hours + self.storage_usd_per_node_month
 
     @property
     def requests_per_day_per_node(self) -> float:
@@ -37,9 +41,10 @@ class Scenario(Value, frozen=True, kw_only=True):
         return max(1, math.ceil(requests_per_day / self.requests_per_day_per_node - 1e-9))
 
     def self_host_usd_per_month(self, requests_per_day: float) -> float:
-        """Serving and spare nodes, and the staff."""
+        """Serving and spare nodes, the staff, and what leaves the network."""
         nodes = self.serving_nodes(requests_per_day) + self.spare_nodes
-        return nodes * self.usd_per_node_month + self.staff_usd_per_month
+        sent = self.egress_usd_per_request * requests_per_day * DAYS_PER_MONTH
+        return nodes * self.usd_per_node_month + self.staff_usd_per_month + sent
 
     def api_usd_per_month(self, requests_per_day: float) -> float:
         """The API's bill."""

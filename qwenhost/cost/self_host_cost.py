@@ -8,7 +8,7 @@ from qwenhost.cost.assumptions import assumption
 from qwenhost.cost.capacity import MODEL
 from qwenhost.cost.figures import Figure
 from qwenhost.facts import Value
-from qwenhost.units import DAYS_PER_MONTH, GB, SECONDS_PER_HOUR, TOKENS_PER_MTOK
+from qwenhost.units import DAYS_PER_MONTH, GB, HOURS_PER_MONTH, SECONDS_PER_HOUR, TOKENS_PER_MTOK
 
 if TYPE_CHECKING:
     from qwenhost.cost.capacity import Capacity
@@ -23,11 +23,14 @@ class MonthlyCost(Value, frozen=True, kw_only=True):
     nodes: float
     storage: float
     staff: float
+    start_ups: float = 0.0
+    """Node hours in which engines start: after faults and in rolling upgrades."""
+    egress: float = 0.0
 
     @property
     def total(self) -> float:
         """All of it."""
-        return self.nodes + self.storage + self.staff
+        return self.nodes + self.storage + self.staff + self.start_ups + self.egress
 
 
 class SelfHost(Value, frozen=True, kw_only=True):
@@ -43,6 +46,8 @@ class SelfHost(Value, frozen=True, kw_only=True):
     requests_per_s_per_node: Figure
     requests_per_day_per_node: float
     mean_over_peak: Figure
+    start_hours: Figure | None = None
+    """Of a node, each month, in which an engine starts."""
     utilisation: float
     """Mean demand over the capacity of all nodes, spare ones included."""
     monthly: MonthlyCost
@@ -73,6 +78,7 @@ def self_host_cost(
     held: Capacity,
     rent: Figure,
     demand: Figure,
+    start_hours: Figure,
     gpus_per_node: int,
     hardware: str,
     prefill_share: float,
@@ -86,9 +92,11 @@ def self_host_cost(
     serving = scenario.serving_nodes(requests_per_day)
     nodes = serving + scenario.spare_nodes
     monthly = MonthlyCost(
-        nodes=nodes * (scenario.usd_per_node_month - scenario.storage_usd_per_node_month),
+        nodes=nodes * scenario.usd_per_node_hour * HOURS_PER_MONTH,
         storage=nodes * scenario.storage_usd_per_node_month,
         staff=scenario.staff_usd_per_month,
+        start_ups=nodes * scenario.usd_per_node_hour * scenario.start_hours_per_node_month,
+        egress=scenario.egress_usd_per_request * requests_per_day * DAYS_PER_MONTH,
     )
     per_request = monthly.total / (requests_per_day * DAYS_PER_MONTH)
     input_mtok = workload.input_tokens.mean / TOKENS_PER_MTOK
@@ -105,6 +113,7 @@ def self_host_cost(
         requests_per_s_per_node=held.requests_per_s,
         requests_per_day_per_node=scenario.requests_per_day_per_node,
         mean_over_peak=demand,
+        start_hours=start_hours,
         utilisation=requests_per_day / daily_capacity,
         monthly=monthly,
         usd_per_month=monthly.total,

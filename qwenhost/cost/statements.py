@@ -28,6 +28,8 @@ def assumption_lines(
     *,
     given: AbstractSet[str],
     checks: Sequence[CacheCheck] = (),
+    counts: Figure | None = None,
+    warnings: Sequence[str] = (),
 ) -> tuple[AssumptionLine, ...]:
     """Every assumption that moved a figure of this comparison."""
     lines = [
@@ -44,6 +46,9 @@ def assumption_lines(
             "share",
         ),
     ]
+    if side.start_hours is not None:
+        said = f"node hours a month in which engines start, bought again: {side.start_hours.note}"
+        lines.append(_figure("start_hours", said, side.start_hours, "h"))
     lines += [
         _row(catalog, name, given=option in given)
         for name, option in (
@@ -51,10 +56,18 @@ def assumption_lines(
             ("staff_fte", "staff_fte"),
             ("staff_usd_per_fte_year", ""),
             ("storage_usd_per_gb_month", ""),
+            ("engine_starts_per_node_month", ""),
+            ("rolling_upgrades_per_month", ""),
+            ("egress_usd_per_gb", ""),
             ("claude_tokens_per_qwen_token", "token_ratio"),
             ("qwen_output_per_sonnet_output", "output_ratio"),
         )
     ]
+    if counts is not None:  # in place of the assumed ratio
+        lines = [line for line in lines if line.id != "claude_tokens_per_qwen_token"]
+        said = "the API's tokens per token of Qwen, on your own sample"
+        lines.append(_figure("claude_tokens_per_qwen_token", said, counts, "ratio"))
+        lines += [_said("token_counts", f"of the sample: {warning}") for warning in warnings]
     lines.append(_cache_line(workload, terms, baseline))
     lines += [_check_line(check, workload, baseline) for check in checks]
     if workload.synthetic:
@@ -70,7 +83,7 @@ def assumption_lines(
             f"list prices on {terms.as_of.isoformat()}: no volume discount, credit, tax or currency change",
         ),
         _said("mean_request", "every request is priced at the workload's mean size"),
-        _said("always_on", "nodes are rented for all 730 hours of a month; egress is not charged"),
+        _said("always_on", "nodes are rented for all 730 hours of a month"),
         _said("allocation", f"USD per million tokens of the self-hosted side: {side.allocation}"),
     ]
     return tuple(lines)

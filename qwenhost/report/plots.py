@@ -103,7 +103,11 @@ def bar_rows(comparison: Comparison) -> list[tuple[str, str, list[tuple[str, flo
     share = side.usd_per_request / side.usd_per_month if side.usd_per_month else 0.0
     own = [
         ("nodes", side.monthly.nodes * share, "nodes"),
-        ("storage", side.monthly.storage * share, "storage"),
+        (
+            "storage, start-ups, egress",
+            (side.monthly.storage + side.monthly.start_ups + side.monthly.egress) * share,
+            "storage",
+        ),
         ("staff", side.monthly.staff * share, "staff"),
     ]
     hosted = [line for line in comparison.api if line.kind == "hosted_qwen"]

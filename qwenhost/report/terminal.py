@@ -147,7 +147,8 @@ def _self_host(comparison: Comparison) -> Table:
             "month",
             (
                 f"nodes {words.usd(side.monthly.nodes)}, storage {words.usd(side.monthly.storage)}, "
-                f"staff {words.usd(side.monthly.staff)}"
+                f"staff {words.usd(side.monthly.staff)}, start-ups {words.usd(side.monthly.start_ups)}"
+                + (f", egress {words.usd(side.monthly.egress)}" if side.monthly.egress else "")
             ),
         ),
     )

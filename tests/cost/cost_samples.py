@@ -189,6 +189,13 @@ ASSUMPTIONS = (
     assumption("power_usage_effectiveness", 1.5, 1.1, 1.8),
     assumption("thinking_share_of_output", 0.75, 0.6, 0.85),
     assumption("spot_lost_share", 0.05, 0.01, 0.2),
+    assumption("engine_boot_s", 30, 30, 30),
+    assumption("weight_read_gb_per_s", 1, 1, 1),
+    assumption("engine_warmup_s", 150, 150, 150),
+    assumption("engine_starts_per_node_month", 0, 0, 0),
+    assumption("rolling_upgrades_per_month", 0, 0, 0),
+    assumption("egress_usd_per_gb", 0, 0, 0),
+    assumption("streamed_bytes_per_output_token", 250, 250, 250),
 )
 
 
