@@ -35,6 +35,7 @@ _PRIVACY: Final = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 # Routes that pause, scale or reload the engine, and the service manager's socket, are not for it.
 _SWITCHED_OFF: Final = frozenset({
     "VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "QWENHOST_OPEN", "QWENHOST_KEY_FILE",
+    "QWENHOST_OPEN_METRICS",
     "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
 })  # fmt: skip
 DEFAULT_MAX_BODY_BYTES: Final = 64 * 2**20

@@ -263,3 +263,14 @@ def test_it_needs_nothing_but_the_standard_library(file: str) -> None:
     """The engine's environment has its own packages; -S hides even those."""
     code = f"import sys; sys.path.insert(0, {str(ENGINE_SIDE)!r}); import {file.removesuffix('.py')}"
     subprocess.run([sys.executable, "-I", "-S", "-W", "error", "-c", code], check=True, timeout=30)
+
+
+def test_metrics_may_be_opened_and_nothing_else(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a network policy guards the port, a scraper without a key gets /metrics, by reading alone."""
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setenv("QWENHOST_OPEN_METRICS", "1")
+    guard = KeyGuard(app)
+    assert call(guard, "/metrics") == []
+    assert call(guard, "/metrics", method="POST")[0]["status"] == 401
+    assert call(guard, "/v1/models")[0]["status"] == 401
+    assert [scope["path"] for scope in app.scopes] == ["/metrics"]

@@ -10,7 +10,8 @@ Anthropic's clients send. This guard
 
 Told by the environment: VLLM_API_KEY (the supervisor's own key; vLLM's own check stays on behind it),
 QWENHOST_KEY_FILE (more keys, read again when it changes), QWENHOST_MAX_BODY_BYTES,
-QWENHOST_MAX_REQUESTS_PER_MINUTE, and QWENHOST_OPEN=1 for an engine without keys, on loopback.
+QWENHOST_MAX_REQUESTS_PER_MINUTE, QWENHOST_OPEN=1 for an engine without keys, on loopback, and
+QWENHOST_OPEN_METRICS=1 for /metrics without a key, where a network policy says who reaches it.
 
 Runs inside the engine's environment: the standard library alone.
 """
@@ -170,6 +171,9 @@ class KeyGuard:
             message = "KeyGuard needs a key in VLLM_API_KEY"
             raise RuntimeError(message)
         self._app = app
+        self._open_paths = OPEN_PATHS | (
+            {"/metrics"} if os.environ.get("QWENHOST_OPEN_METRICS") == "1" else set()
+        )
         self._keys = KeyRing(own, path)
         self._bearer = b"Bearer " + own.encode()
         self._max_body = int(os.environ.get("QWENHOST_MAX_BODY_BYTES", "0"))
@@ -178,7 +182,7 @@ class KeyGuard:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Refuse, or pass the request on."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or _is_open(scope):
+        if kind not in ("http", "websocket") or self._is_open(scope):
             await self._app(scope, receive, send)
             return
         name = "anyone" if self._open else self._keys.name_of(scope["headers"])
@@ -194,6 +198,10 @@ class KeyGuard:
             await refuse(send, 403, "This route is switched off here.")
         else:
             await self._pass_on(scope, receive, send, name)
+
+    def _is_open(self, scope: Any) -> bool:
+        known = scope["type"] == "http" and scope["path"] in self._open_paths
+        return known and scope["method"] in ("GET", "HEAD")
 
     async def _pass_on(self, scope: Any, receive: Any, send: Any, name: str) -> None:
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
@@ -256,10 +264,6 @@ async def refuse(
     described = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": described + (headers or [])})
     await send({"type": "http.response.body", "body": body})
-
-
-def _is_open(scope: Any) -> bool:
-    return scope["type"] == "http" and scope["path"] in OPEN_PATHS and scope["method"] in ("GET", "HEAD")
 
 
 def _replay(messages: list[Any], receive: Any) -> Any:
