@@ -28,6 +28,8 @@ _REUSE_WITHIN_S: Final = 2.0
 _FIRST_USE_WITHIN_S: Final = 30.0
 """That timer starts with the first answer: a connection opened ahead may wait longer."""
 _SWEEP_EVERY_S: Final = 0.1
+_SETTLE_AFTER_S: Final = 1.0
+"""A stream that was silent for so long is parsed: its end may have come in an unusual form."""
 _PRECONNECT_AT_ONCE: Final = 64
 _CONNECT_WITHIN_S: Final = 30.0
 
@@ -109,7 +111,8 @@ class Client:
         if exchange not in self.in_flight:
             return
         del self.in_flight[exchange]
-        exchange.release_parser()
+        if not exchange.raw:  # Else `decoding` still needs it.
+            exchange.release_parser()
         exchange.finished = self.selector.stamp
         exchange.error = error
         exchange.detail = detail
@@ -200,6 +203,9 @@ class Client:
         clock = now()
         late = [e for e in self.in_flight if clock - e.due > self._timeout_s]
         self.abandon(late, "timeout", f"no complete answer within {self._timeout_s:g} s")
+        for exchange, connection in list(self.in_flight.items()):
+            if connection is not None and connection.keep and clock - exchange.times[-1] > _SETTLE_AFTER_S:
+                connection.settle()
         silent = [e for e in self.in_flight if e.times and clock - e.times[-1] > self._idle_timeout_s]
         self.abandon(silent, "stalled", f"nothing received for {self._idle_timeout_s:g} s")
         self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_EVERY_S, self._sweep)

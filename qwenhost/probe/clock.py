@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 now = time.monotonic
 """CLOCK_MONOTONIC in seconds, the clock of asyncio's timers; comparable between processes of one machine."""
@@ -131,10 +131,14 @@ class StampingSelector(selectors.DefaultSelector):  # type: ignore[misc,unused-i
         self.turns = TurnStats()
         self._turn_began = self.stamp
         self._precise = self.fileno() < _MAX_SELECT_FD
+        self._waiter = select.poll()
+        self._waiter.register(self.fileno(), select.POLLIN)
         self._batching = False
         self.arrivals = 0
         """Events since the last decision; readers of nested descriptors add theirs."""
         self._counting_since = self.stamp
+        self.drains: list[Callable[[], None]] = []
+        """Called after every wait, before asyncio's own descriptors are asked."""
 
     def begin(self) -> None:
         """Forget the turns so far, this one included."""
@@ -145,21 +149,28 @@ class StampingSelector(selectors.DefaultSelector):  # type: ignore[misc,unused-i
         """Wait like the base class; afterwards ``stamp`` is the time of return."""
         entered = now()
         slept = 0.0
-        if timeout is not None and (timeout <= 0 or not self._precise):
-            ready = super().select(timeout)
+        if timeout is not None and timeout <= 0:
+            pass
         elif self._batching:
             slept = _BATCH_S if timeout is None else min(timeout, _BATCH_S)
             time.sleep(slept)
-            ready = super().select(0)
+        elif self._precise:
+            select.select([self.fileno()], [], [], timeout)
         else:
-            ready = super().select(0)
-            if not ready:
-                select.select([self.fileno()], [], [], timeout)
-                ready = super().select(0)
+            self._wait(timeout)
         self.turns.add(entered - self._turn_began, slept)
         self.stamp = self._turn_began = now()
+        for drain in self.drains:
+            drain()
+        ready = super().select(0)
+        if ready:
+            self.stamp = now()
         self._count(len(ready))
         return ready
+
+    def _wait(self, timeout: float | None) -> None:
+        """Where the descriptor is too high for ``select``: to the millisecond."""
+        self._waiter.poll(None if timeout is None else math.ceil(timeout * 1000))
 
     def _count(self, events: int) -> None:
         """Decide, twenty times a second, whether to batch."""

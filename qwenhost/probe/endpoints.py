@@ -49,7 +49,7 @@ class StreamDecoder(ABC):
         """Take one event; a malformed one or a reported error is noted, never raised."""
         try:
             self.decode(arrival, data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.fail("malformed_event", f"{error}: {data[:120]!r}")
 
     @abstractmethod

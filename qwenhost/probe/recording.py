@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from qwenhost.measurements import RequestRecord
 from qwenhost.probe.course import Label
+from qwenhost.probe.decoding import decode
 from qwenhost.probe.endpoints import Endpoint, StreamDecoder, decoder
-from qwenhost.probe.sse import events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from qwenhost.probe.exchange import Exchange
 
 _NOWHERE: Final = Label()
-_EVENTS_PER_SLICE: Final = 64  # About 0.1 ms of work.
 
 
 class Recorder:
@@ -63,12 +62,7 @@ class Recorder:
     def _decode(self, exchange: Exchange) -> Iterator[None]:
         stream = decoder(self._endpoint)
         if exchange.status == 200:
-            for count, (arrival, data) in enumerate(
-                events(exchange.body, exchange.times, exchange.ends), start=1
-            ):
-                stream.feed(arrival, data)
-                if count % _EVENTS_PER_SLICE == 0:
-                    yield
+            yield from decode(exchange, stream)
         record = to_record(exchange, stream, self._zero, self._label(exchange.index))
         self._on_record(record, exchange)
 

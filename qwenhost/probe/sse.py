@@ -1,8 +1,4 @@
-"""Server-sent events, taken apart after the fact.
-
-The client keeps the bytes of an answer and, for each received segment, its arrival and the length of
-the body by then. An event has arrived when its terminating blank line has.
-"""
+"""Server-sent events, cut out of a body as it grows."""
 
 from __future__ import annotations
 
@@ -16,6 +12,27 @@ _BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
+class EventCutter:
+    """Takes a body piece by piece and gives the data of each event that is complete.
+
+    An event is complete with its terminating blank line.
+    """
+
+    def __init__(self) -> None:
+        self.rest = b""
+        """What follows the last blank line: no event yet."""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Data of the events that this piece completes; those without data (comments) are left out."""
+        content = self.rest + piece if self.rest else piece
+        # A stream with CR anywhere is rare; JSON cannot hold one. Elsewhere events are cut apart in C.
+        if b"\r" in content:
+            *events, self.rest = _BLANK_LINE.split(content)
+        else:
+            *events, self.rest = content.split(b"\n\n")
+        return [data for event in events if (data := _data(event)) is not None]
+
+
 def events(
     body: bytes | bytearray, times: Sequence[float], ends: Sequence[int]
 ) -> Iterator[tuple[float, bytes]]:
@@ -23,43 +40,20 @@ def events(
 
     Args:
         body: what was received.
-        times: arrival of each segment.
-        ends: length of ``body`` after each segment; as long as ``times``.
+        times: arrival of each segment; there may be more than ``ends``.
+        ends: length of ``body`` after each segment.
     """
-    content = bytes(body)
-    # A stream with CR anywhere is rare; JSON cannot hold one. Elsewhere events are cut apart in C.
-    pieces = _cut_any(content) if b"\r" in content else _cut_lf(content)
-    after, segment = 0, 0
-    for piece, length in pieces:
-        after += length
-        while ends[segment] < after:
-            segment += 1
-        # The common case: one line, "data: {...}".
-        if piece.startswith(b"data: ") and b"\n" not in piece:
-            yield times[segment], piece[6:]
-        else:
-            data = _data(piece)
-            if data is not None:
-                yield times[segment], data
-
-
-def _cut_lf(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """Each event and its length with its blank line, where lines end in LF only."""
-    pieces = content.split(b"\n\n")
-    del pieces[-1]  # What follows the last blank line is no event yet.
-    return ((piece, len(piece) + 2) for piece in pieces)
-
-
-def _cut_any(content: bytes) -> Iterator[tuple[bytes, int]]:
-    """The same for every line end that the standard allows."""
-    start = 0
-    for match in _BLANK_LINE.finditer(content):
-        yield content[start : match.start()], match.end() - start
-        start = match.end()
+    cutter, start = EventCutter(), 0
+    for arrival, end in zip(times, ends, strict=False):
+        for data in cutter.feed(bytes(body[start:end])):
+            yield arrival, data
+        start = end
 
 
 def _data(event: bytes) -> bytes | None:
     """The joined data lines of an event; None if it has none (a comment, a keep-alive)."""
+    if event.startswith(b"data: ") and b"\n" not in event and b"\r" not in event:
+        return event[6:]  # The common case: one line, "data: {...}".
     lines = []
     for line in _LINE_END.split(event):
         name, _, value = line.partition(b":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
@@ -43,7 +44,7 @@ class Window(Value, frozen=True, kw_only=True):
         times = record.token_times_s
         if not times:
             return self._share_of_span(record)
-        return sum(self.start_s <= t <= self.end_s for t in times) / len(times)
+        return (bisect_right(times, self.end_s) - bisect_left(times, self.start_s)) / len(times)
 
     def _share_of_span(self, record: RequestRecord) -> float:
         first, last = record.first_token_s, record.last_s

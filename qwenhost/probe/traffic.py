@@ -179,7 +179,8 @@ class Traffic:
 
     def _start(self, index: int, payload: bytes, due: float) -> None:
         self._sent += 1
-        self._client.start(Exchange(payload, index=index, due=due))
+        whole = self._course.follows(index)  # The next turn of a session holds the answer.
+        self._client.start(Exchange(payload, index=index, due=due, whole=whole))
         self._work_waits.set()
 
     def _admitted(self, index: int) -> bool:
