@@ -67,6 +67,8 @@ def wants_sweep(options: dict[str, Any]) -> bool:
         if options["save_sweep"]:
             raise BadInputError("--save-sweep goes with --sweep or --find-...")
         return False
+    if options["resume"] is not None:
+        raise BadInputError("--resume goes on with one run", remedy="Leave --sweep and --find-... out.")
     if options["from_records"] is not None:
         raise BadInputError("--from-records measures nothing", remedy="Leave --sweep and --find-... out.")
     if options["find_rate"] or options["find_concurrency"]:

@@ -6,7 +6,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from qwenhost.cli.output import console
+from qwenhost.cli.output import console, say
+from qwenhost.cli.probe_view_extra import extra_lines
 from qwenhost.units import format_seconds
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from qwenhost.measurements import Measurements, Percentiles
     from qwenhost.probe import Progress
+    from qwenhost.probe.prepare import Prepared
 
 
 @contextmanager
@@ -55,6 +57,16 @@ def _time_left(progress: Progress, ended: int) -> float | None:
     return None
 
 
+def say_cost(prepared: Prepared) -> None:
+    """What a run against a paid API may cost, before its first request."""
+    cost = prepared.cost
+    if cost is not None:
+        say(
+            f"Expected cost: {cost.expected_usd:.4g} USD for {cost.requests:,} requests, "
+            f"{cost.worst_usd:.4g} USD at worst (modelled from the sizes asked for)."
+        )
+
+
 def print_summary(measured: Measurements) -> None:
     """The figures of a run for people, on stdout."""
     from rich.table import Table
@@ -73,6 +85,8 @@ def print_summary(measured: Measurements) -> None:
     for name, row in _latency_rows(measured):
         table.add_row(name, *(_ms(value) for value in (row.mean, row.p50, row.p90, row.p95, row.p99)))
     out.print(table)
+    for line in extra_lines(measured):
+        out.print(line)
     if measured.goodput is not None:
         out.print(_goodput_line(measured))
     if measured.confidence:
@@ -89,7 +103,7 @@ def _headline(measured: Measurements) -> str:
     offered = (
         f"{load.concurrency} in flight"
         if load.kind == "closed"
-        else f"{load.rate:g} requests/s {load.arrivals}"
+        else f"{'' if load.rate is None else f'{load.rate:g} requests/s '}{load.arrivals}"
     )
     label = "[magenta]A simulated engine: these are not measurements of hardware.[/magenta]\n"
     return (

@@ -331,4 +331,4 @@ def _budgeted(
         expected_usd=cost.expected_usd + spent, worst_usd=cost.worst_usd + spent, requests=cost.requests
     )
     require_within(already, budget)
-    return already, Purse(budget, per_request, spent)
+    return already, Purse(budget, per_request, spent + config.warmup_requests * per_request)
