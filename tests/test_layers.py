@@ -17,7 +17,7 @@ LAYERS = {
     "node": 2, "hub": 2, "traces": 2,
     "plan": 3, "measurements": 3, "token_counts": 3,
     "profiles": 4, "discovery": 4, "tensors": 4, "planner": 4, "render": 4, "probe": 4,
-    "cost": 4, "simulate": 4, "kubernetes": 4,
+    "cost": 4, "simulate": 4, "kubernetes": 4, "tuning": 4,
     "launcher": 5, "report": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip

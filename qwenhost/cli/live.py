@@ -110,7 +110,7 @@ def _serve_and_probe(
         ServeOptions(
             port=port,
             vllm_bin=options.get("vllm_bin"),
-            model=_weights(plan) if engine == "vllm" else None,
+            model=weights_of(plan) if engine == "vllm" else None,
         ),
         engine=engine,
         startup_s=STARTUP_OF_SIMULATED_S if engine == "simulated" else None,
@@ -122,43 +122,72 @@ def _serve_and_probe(
 def _probe(
     service: RunningService, plan: Plan, workload: Workload, options: Mapping[str, Any], *, quiet: bool
 ) -> Measurements:
-    """Offer the planned load, unless another was asked for, so that prediction and measurement meet."""
+    load = load_of(plan, workload, options)
+    words = f"{load.rate:g} requests/s" if load.rate else f"{load.concurrency} in flight"
+    _tell(f"probe  {load.duration_s:.0f} s of {workload.id} at {words}", quiet=quiet)
+    return probe_service(service, workload, load, gpus=plan.inputs.node.description)
+
+
+@dataclass(frozen=True)
+class OfferedLoad:
+    """What a service is asked to carry."""
+
+    concurrency: int | None
+    rate: float | None
+    duration_s: float
+    ramp_up_s: float
+
+
+def load_of(
+    plan: Plan | None, workload: Workload, options: Mapping[str, Any], *, concurrency: int = 1
+) -> OfferedLoad:
+    """The planned load, unless another was asked for, so that prediction and measurement meet.
+
+    A closed loop ramps up over one request's length and lasts for several. ``concurrency`` is that of an
+    engine without a plan.
+    """
+    rate, users = options.get("rate"), options.get("concurrency")
+    if rate is None and users is None:
+        users = concurrency if plan is None else max(1, round(plan.chosen.estimate.concurrency.value))
+    request_s = 0.0 if plan is None else _expected_request_s(plan, workload)
+    duration_s = options["duration_s"] or max(SHORTEST_LOAD_S, REQUESTS_A_SLOT * request_s)
+    return OfferedLoad(users, rate, duration_s, 0.0 if rate else request_s)
+
+
+def probe_service(
+    service: RunningService, workload: Workload, load: OfferedLoad, *, gpus: str | None
+) -> Measurements:
+    """Measure a ready service."""
     from qwenhost.cli.probe_view import live_progress
     from qwenhost.probe import ProbeConfig, run_probe
 
-    rate, concurrency = options.get("rate"), options.get("concurrency")
-    if rate is None and concurrency is None:
-        concurrency = max(1, round(plan.chosen.estimate.concurrency.value))
-    request_s = _expected_request_s(plan, workload)
-    duration_s = options["duration_s"] or max(SHORTEST_LOAD_S, REQUESTS_A_SLOT * request_s)
-    load = f"{rate:g} requests/s" if rate else f"{concurrency} in flight"
-    _tell(f"probe  {duration_s:.0f} s of {workload.id} at {load}", quiet=quiet)
     config = ProbeConfig(
         url=service.base_url,
         model=service.model,
         api_key=service.api_key,
-        concurrency=concurrency,
-        rate=rate,
-        duration_s=duration_s,
-        ramp_up_s=0.0 if rate else request_s,
+        concurrency=load.concurrency,
+        rate=load.rate,
+        duration_s=load.duration_s,
+        ramp_up_s=load.ramp_up_s,
         workload=workload.id,
         input_tokens=workload.input_tokens,
         output_tokens=workload.output_tokens,
         prefix_hit=min(workload.prefix_hit_5m or 0.0, 0.99),
         slo=workload.slo,
-        gpus=plan.inputs.node.description,
+        gpus=gpus,
     )
     with live_progress() as on_progress:
         return run_probe(config, on_progress=on_progress).measurements
 
 
 def _expected_request_s(plan: Plan, workload: Workload) -> float:
-    """How long a request should take by the plan; the load ramps up over one and lasts for several."""
+    """How long a request should take by the plan."""
     estimate = plan.chosen.estimate
     return (estimate.ttft_ms.value + estimate.tpot_ms.value * workload.output_tokens.mean) / 1000
 
 
-def _weights(plan: Plan) -> str:
+def weights_of(plan: Plan) -> str:
+    """Folder of the plan's weights, fetched where they are not here."""
     from qwenhost.launcher.weights import fetch_checkpoint
 
     ref = plan.chosen.checkpoint

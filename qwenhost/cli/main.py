@@ -28,6 +28,11 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "stop": ("qwenhost.cli.stop:command", "Drain and stop a service."),
     "k8s": ("qwenhost.cli.k8s:command", "Plan for a cluster's GPUs; check manifests."),
     "probe": ("qwenhost.cli.probe:command", "Load an endpoint and measure it."),
+    "tune": (
+        "qwenhost.cli.tune:command",
+        "Measure the candidates that a plan cannot tell apart, and keep the best.",
+    ),
+    "calibrate": ("qwenhost.cli.calibrate:command", "Refit the speed model to runs of your own node."),
     "simulate": ("qwenhost.cli.simulate:command", "Run a plan against a load in virtual time."),
     "cost": ("qwenhost.cli.cost:command", "Price a workload or a usage file on the API side."),
     "compare": ("qwenhost.cli.compare:command", "Price self-hosting against Sonnet 4.6 and hosted Qwen."),

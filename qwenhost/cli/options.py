@@ -76,7 +76,9 @@ pin_options = _stack(
         help="Pin expert parallelism.",
     ),
     click.option(
-        "--kv-cache-dtype", type=click.Choice(["auto", "bfloat16", "fp8"]), help="Pin the KV-cache type."
+        "--kv-cache-dtype",
+        type=click.Choice(["auto", "bfloat16", "fp8", "nvfp4"]),
+        help="Pin the KV-cache type.",
     ),
     click.option("--max-model-len", type=click.IntRange(1), help="Pin the context length."),
     click.option("--max-num-seqs", type=click.IntRange(1), help="Pin the number of sequences."),

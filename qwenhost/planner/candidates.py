@@ -8,14 +8,17 @@ import msgspec
 
 from qwenhost.errors import BadInputError
 from qwenhost.plan import Parallelism, Rejection
+from qwenhost.planner.cache import version_tuple
 from qwenhost.planner.lora import lora_refusal
 from qwenhost.planner.option import Option
 from qwenhost.planner.rules import (
     MTP_WITH_PREFIX_CACHING_LINK,
     Refusal,
+    cache_refusal,
     checkpoint_refusal,
     context_parallel_refusal,
     layout_refusals,
+    version_refusal,
 )
 from qwenhost.planner.service import prefix_hit
 
@@ -86,7 +89,13 @@ def options(context: Context, rejections: list[Rejection]) -> Iterator[Option]:
     """Every combination vLLM accepts; those it refuses are appended to ``rejections``."""
     known_layouts = layouts(context)
     for checkpoint in checkpoints(context):
-        refused = checkpoint_refusal(checkpoint, context.spec) or _pins_refusal(context, checkpoint)
+        refused = (
+            checkpoint_refusal(checkpoint, context.spec)
+            or version_refusal(
+                context.expert_compute(checkpoint), context.spec, version_tuple(context.request.vllm_version)
+            )
+            or _pins_refusal(context, checkpoint)
+        )
         if refused:
             rejections.append(_rejection(checkpoint, "any layout", refused))
             continue
@@ -198,7 +207,7 @@ def _pins_refusal(context: Context, checkpoint: Checkpoint) -> Refusal | None:
             "pin one of the two.",
             MTP_WITH_PREFIX_CACHING_LINK,
         )
-    return None
+    return cache_refusal(pins.kv_cache_dtype)
 
 
 def _layout_refusal(context: Context, checkpoint: Checkpoint, layout: Parallelism) -> Refusal | None:
@@ -233,7 +242,8 @@ def _speculation(context: Context, checkpoint: Checkpoint, layout: Parallelism) 
     yield 0, caching is not False
     reuse = prefix_hit(context.request.workload) > 0 and caching is not False
     one_stage = layout.pipeline_parallel_size == 1 and layout.decode_context_parallel_size == 1
-    drafts_possible = checkpoint.mtp and one_stage and not from_log
+    supported = context.spec.vendor == "nvidia"  # vLLM's guide calls drafts on AMD "under development"
+    drafts_possible = checkpoint.mtp and one_stage and supported and not from_log
     if drafts_possible and not reuse and not caching:
         for drafts in DRAFTS_TRIED:
             yield drafts, False

@@ -34,7 +34,7 @@ class Context:
     def __init__(self, request: PlanRequest, catalog: Catalog) -> None:
         self.request, self.catalog = request, catalog
         self.spec = gpu_spec(request.node, catalog)
-        self.constants = Constants(self.spec, catalog.calibrations)
+        self.constants = Constants(self.spec, catalog.calibrations, request.vllm_version)
         self.total_bytes = min(gpu.memory_total_bytes for gpu in request.node.gpus)
         self._used_bytes = max(gpu.memory_used_bytes for gpu in request.node.gpus)
         self._weights: dict[str, WeightSizes] = {}
@@ -105,14 +105,19 @@ class Context:
     def kernels(self, option: Option) -> KernelChoice:
         """Flags this GPU kind needs for the checkpoint."""
         checkpoint = self.checkpoint(option)
+        parallel = option.layout.enable_expert_parallel
+        return kernel_choice(checkpoint, self.expert_compute(checkpoint), self.spec, expert_parallel=parallel)
+
+    def expert_compute(self, checkpoint: Checkpoint) -> str:
+        """Arithmetic of the routed experts: ``bf16`` (also of int4 weights), ``fp8``, ``fp4``."""
         expert = self.catalog.formats[checkpoint.format_of("routed_experts")]
-        return kernel_choice(checkpoint, expert.compute if expert.bits < 16 else "bf16", self.spec)
+        return expert.compute if expert.bits < 16 else "bf16"
 
     def can_use_marlin(self, option: Option) -> bool:
         """Whether the experts are quantized and not on Marlin already."""
         expert = self.catalog.formats[self.checkpoint(option).format_of("routed_experts")]
         native = expert.compute != "bf16" and self.spec.compute_capability >= expert.native_compute_capability
-        return native and self.kernels(option).moe_backend is None
+        return native and self.kernels(option).moe_backend in (None, "triton")
 
     def step_model(self, option: Option, *, enforce_eager: bool = False) -> StepModel:
         """Step times of one replica of the option."""

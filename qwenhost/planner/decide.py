@@ -193,12 +193,13 @@ def _uncalibrated_cache(context: Context, chosen: Judged, question: Question) ->
 
 
 def _alternatives(ranked: list[Judged], chosen: Judged) -> list[Judged]:
-    """The best of each checkpoint, layout and cache type beside the chosen one, best first."""
-    best: dict[tuple[str, str, str], Judged] = {}
+    """The best of each checkpoint, layout and cache type, with drafts and without, beside the chosen one."""
+    best: dict[tuple[str, str, str, bool], Judged] = {}
     for one in ranked:
         option = one.sized.option
         if one is not chosen:
-            best.setdefault((option.checkpoint, option.layout.label, option.kv_cache_dtype), one)
+            drafts = option.num_speculative_tokens > 0
+            best.setdefault((option.checkpoint, option.layout.label, option.kv_cache_dtype, drafts), one)
     return list(best.values())[:MOST_ALTERNATIVES]
 
 

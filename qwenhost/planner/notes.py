@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from qwenhost.planner.cache import version_tuple
+from qwenhost.planner.known_issues import Combination, known_issues
 from qwenhost.planner.lora import targeted
 from qwenhost.planner.rules import FLASHINFER_GDN_LINK, MTP_WITH_PREFIX_CACHING_LINK
 from qwenhost.planner.service import prefix_hit
@@ -28,6 +30,7 @@ def notes(context: Context, judged: Judged) -> tuple[str, ...]:
         *_lora_notes(context, judged),
         *context.kernels(judged.sized.option).notes,
         *_kernel_notes(context, judged),
+        *_issues(context, judged),
         *_checkpoint_notes(context, judged),
     )
 
@@ -134,6 +137,21 @@ def _kernel_notes(context: Context, judged: Judged) -> Iterator[str]:
             "FlashInfer compiles its Gated DeltaNet kernel at the first start: it needs nvcc 12.6 or later; "
             f"without it use --gdn-prefill-backend triton ({FLASHINFER_GDN_LINK})."
         )
+
+
+def _issues(context: Context, judged: Judged) -> Iterator[str]:
+    option, checkpoint = judged.sized.option, context.checkpoint(judged.sized.option)
+    return known_issues(
+        Combination(
+            checkpoint=checkpoint,
+            expert_compute=context.expert_compute(checkpoint),
+            spec=context.spec,
+            layout=option.layout,
+            kv_cache_dtype=option.kv_cache_dtype,
+            num_speculative_tokens=option.num_speculative_tokens,
+            vllm_version=version_tuple(context.request.vllm_version),
+        )
+    )
 
 
 def _checkpoint_notes(context: Context, judged: Judged) -> Iterator[str]:

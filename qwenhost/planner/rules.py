@@ -24,6 +24,14 @@ CONTEXT_PARALLEL_LINK: Final = _SOURCE + "config/model.py#L1578"
 PREFIX_MATCH_UNIT_LINK: Final = _SOURCE + "v1/core/kv_cache_utils.py#L890"
 FP8_KV_LINK: Final = "https://github.com/sgl-project/sglang/tree/main/docs_new/cookbook"
 MARLIN_SM121_LINK: Final = _ISSUE + "49546"
+EXPERTS_ON_CUTLASS_LINK: Final = _ISSUE + "34892"
+# FP8 experts crashed on SM120 ("Unsupported lhs dtype fp8e4nv") in this release.
+FP8_EXPERTS_CRASH_ON_SM120: Final = (0, 22)
+
+
+def issue(number: int) -> str:
+    """Address of one of vLLM's issues."""
+    return f"{_ISSUE}{number}"
 
 
 class Refusal(NamedTuple):
@@ -32,6 +40,28 @@ class Refusal(NamedTuple):
     rule: str
     message: str
     link: str = ""
+
+
+def version_refusal(expert_compute: str, spec: GpuSpec, version: tuple[int, int]) -> Refusal | None:
+    """A format whose kernels crash on this GPU in this release."""
+    if expert_compute == "fp8" and spec.compute_capability >= 12.0 and version == FP8_EXPERTS_CRASH_ON_SM120:
+        return Refusal(
+            "fp8_experts_on_sm120",
+            f"vLLM 0.22 crashes on FP8 experts on {spec.name}; plan for a later one (--vllm-version).",
+            FP8_ON_SM120_LINK,
+        )
+    return None
+
+
+def cache_refusal(kv_cache_dtype: str | None) -> Refusal | None:
+    """A cache type that ruins this model's output."""
+    if kv_cache_dtype is not None and kv_cache_dtype.startswith("nvfp4"):
+        return Refusal(
+            "nvfp4_kv_cache",
+            "an NVFP4 cache breaks this model's output (94 % of answers invalid, it is reported); take fp8.",
+            NVFP4_KV_LINK,
+        )
+    return None
 
 
 def checkpoint_refusal(checkpoint: Checkpoint, spec: GpuSpec) -> Refusal | None:
@@ -126,7 +156,9 @@ class KernelChoice(NamedTuple):
     notes: tuple[str, ...]
 
 
-def kernel_choice(checkpoint: Checkpoint, expert_compute: str, spec: GpuSpec) -> KernelChoice:
+def kernel_choice(
+    checkpoint: Checkpoint, expert_compute: str, spec: GpuSpec, *, expert_parallel: bool = False
+) -> KernelChoice:
     """Per-GPU-kind flags; ``expert_compute`` is the arithmetic of the routed experts' format."""
     capability = spec.compute_capability
     moe: str | None = None
@@ -137,6 +169,12 @@ def kernel_choice(checkpoint: Checkpoint, expert_compute: str, spec: GpuSpec) ->
         moe = "marlin"
         notes.append(
             f"{spec.name} has no FP8 arithmetic: weights stay FP8, kernels are Marlin ({FP8_ON_SM80_LINK})."
+        )
+    if expert_compute == "fp8" and expert_parallel and 9.0 <= capability < 10.0 and spec.vendor == "nvidia":
+        moe = "triton"
+        notes.append(
+            "FP8 experts run on Triton: vLLM's default for expert parallelism here, FlashInfer CUTLASS, lost "
+            f"accuracy ({EXPERTS_ON_CUTLASS_LINK})."
         )
     if expert_compute == "fp8" and capability >= 12.0:
         env["VLLM_USE_DEEP_GEMM"] = "0"
