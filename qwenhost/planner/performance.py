@@ -121,6 +121,7 @@ class StepModel:
         total.host_s += self._fixed_s + self._sequence_s * decode
         if drafts:
             self._add_drafts(total, decode, distinct)
+        total.flops_s *= self._constants["flops_time_multiplier"]
         total.link_s += self._link_seconds(tokens)
         if self._options.enforce_eager:
             # The host launches every kernel while the GPU works: the step takes the longer of the two.
