@@ -67,6 +67,7 @@ class Answer:
         self.usage = options.get("usage", "yes") == "yes"
         self.counted = int(options.get("counted", self.n))
         self.text = options.get("text", " word")
+        self.calls = int(options.get("calls", 0))
 
     def opening(self) -> bytes:
         if self.kind == "messages":
@@ -90,6 +91,8 @@ class Answer:
 
     def token(self, i: int) -> bytes:
         thinking = i < self.think
+        if i < self.calls:
+            return self.call(i)
         if self.kind == "messages":
             kind, field = ("thinking_delta", "thinking") if thinking else ("text_delta", "text")
             delta = {"type": kind, field: self.text}
@@ -101,6 +104,20 @@ class Answer:
             choice = {"index": 0, "text": self.text, "finish_reason": None}
             return sse({"id": "cmpl-1", "object": "text_completion", "model": "truth", "choices": [choice]})
         return sse(self.chat_chunk({self.reasoning_field if thinking else "content": self.text}))
+
+    def call(self, i: int) -> bytes:
+        """A whole call of a tool in one event."""
+        if self.kind == "messages":
+            block = {"type": "tool_use", "id": f"call_{i}", "name": "read_file", "input": {}}
+            return sse(
+                {"type": "content_block_start", "index": i, "content_block": block}, "content_block_start"
+            )
+        if self.kind == "responses":
+            item = {"type": "function_call", "call_id": f"call_{i}", "name": "read_file", "arguments": ""}
+            return sse({"type": "response.output_item.added", "item": item}, "response.output_item.added")
+        function = {"name": "read_file", "arguments": '{"id": "1"}'}
+        call = {"index": i, "id": f"call_{i}", "type": "function", "function": function}
+        return sse(self.chat_chunk({"tool_calls": [call]}))
 
     def closing(self) -> bytes:
         total = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.counted,
@@ -181,8 +198,10 @@ class Connection(asyncio.Protocol):
         elif path in ("chat/completions", "completions", "responses", "messages"):
             log = TRUTH[request_id] = {
                 "received": received, "tokens": [], "done": None, "authorization": authorization,
-                "peer": self.transport.get_extra_info("peername")[1],
+                "peer": self.transport.get_extra_info("peername")[1], "prefix": prefix,
             }  # fmt: skip
+            if options.get("log") == "body":
+                log["body"] = json.loads(body)
             stream = self.answer(path, json.loads(body), options, request_id, log)
             self.task = asyncio.get_running_loop().create_task(stream)
         else:
