@@ -99,6 +99,7 @@ def to_record(
         turn=label.turn,
         replica=label.replica,
         tool_calls=stream.tool_calls,
+        cache_written_tokens=stream.cache_written_tokens,
     )
 
 

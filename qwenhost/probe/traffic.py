@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from qwenhost.probe.config import ProbeConfig
     from qwenhost.probe.course import Course
     from qwenhost.probe.records import RecordWriter
+    from qwenhost.probe.replicas import Replicas
 
 _LEAD_S: Final = 0.05
 """The schedule begins a little ahead, so that the first request is on time."""
@@ -78,7 +79,7 @@ class Traffic:
     def __init__(
         self,
         config: ProbeConfig,
-        client: Client,
+        client: Client | Replicas,
         *,
         writer: RecordWriter,
         course: Course,
