@@ -90,6 +90,7 @@ def command(
 
     known = wiring.catalog(ctx)
     needs = _needs(options, ask=sys.stdin.isatty() and not as_json)
+    known = pricing.with_pictures(known, options, file=plan_file)
     plan, workload = pricing.plan_and_workload(ctx, known, plan_file, options)
     runs = [load_measurements(measurements_file)] if measurements_file else []
     comparison = pricing.make_comparison(ctx, known, plan=plan, workload=workload, runs=runs, options=options)

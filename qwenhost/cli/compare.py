@@ -133,6 +133,7 @@ def command(
     files = live.Files.within(output_dir, comparison=save, report=html)
     if usage_file:
         known = pricing.with_trace(known, usage_file, options)
+    known = pricing.with_pictures(known, options, file=plan_file or usage_file)
     plan, workload = pricing.plan_and_workload(ctx, known, plan_file, {**options, "usage_file": usage_file})
     runs = live.measurements(
         ctx, plan, workload, options, measured_before=measurements_files, files=files, quiet=as_json

@@ -10,7 +10,7 @@ import click
 from qwenhost.cli import wiring
 from qwenhost.cli.options import json_option, workload_options
 from qwenhost.cli.output import console, write_json
-from qwenhost.cli.pricing import price_day
+from qwenhost.cli.pricing import extras, price_day, with_pictures
 from qwenhost.cli.pricing_options import api_options
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **opt
         cache=options["cache"],
         batch=options["batch"],
         residency=options["residency"],
+        extras=extras(options),
         reference_tokenizer=reference_tokenizer(known),
     )
     if usage_file:
@@ -51,6 +52,7 @@ def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **opt
             known, load_trace(usage_file), usage_file.name, terms, baselines=options["baselines"]
         )
     else:
+        known = with_pictures(known, options)
         workload = wiring.workload(known, options)
         quote = quote_workload(known, workload, terms, baselines=options["baselines"])
     write_json(quote) if as_json else _print(quote)

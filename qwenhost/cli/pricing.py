@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from typing import TYPE_CHECKING, Any
 
 from click.core import ParameterSource
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     import click
 
-    from qwenhost.cost import CompareOptions, Comparison, Ownership, Success
+    from qwenhost.cost import CompareOptions, Comparison, Extras, Ownership, Success
     from qwenhost.facts import Catalog, Workload
     from qwenhost.measurements import Measurements
     from qwenhost.plan import GpuPriceRef, Plan
@@ -60,6 +61,53 @@ def with_trace(known: Catalog, file: Path, options: dict[str, Any]) -> Catalog:
     return msgspec.structs.replace(known, workloads={**known.workloads, made.id: made})
 
 
+def extras(options: dict[str, Any]) -> Extras:
+    """Tools, pictures and searches of every request.
+
+    Raises:
+        BadInputError: a picture's size is none.
+    """
+    from qwenhost.cost import Extras
+
+    sizes = []
+    for text in options["images"]:
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text.strip().lower())
+        if match is None:
+            raise BadInputError(
+                f"--image {text!r}: not a size in pixels", remedy="Write it as --image 1920x1080."
+            )
+        sizes.append((int(match[1]), int(match[2])))
+    return Extras(tools=options["tools"], images=tuple(sizes), web_searches=options["web_searches"])
+
+
+def with_pictures(known: Catalog, options: dict[str, Any], *, file: Path | None = None) -> Catalog:
+    """The catalog in which the workload asked for has the pictures of ``--image``, for plan and prices.
+
+    Args:
+        known: the catalog.
+        options: of the command line; they then ask for that workload.
+        file: a plan or recorded usage, which has sizes of its own.
+
+    Raises:
+        BadInputError: pictures beside such a file.
+    """
+    import msgspec
+
+    from qwenhost.cost import with_images
+
+    sizes = extras(options).images
+    if not sizes:
+        return known
+    if file is not None:
+        raise BadInputError(
+            "--image changes what is planned for: it goes with neither --plan nor --usage",
+            remedy="Leave it out, or leave the file out.",
+        )
+    made = with_images(wiring.workload(known, options), sizes)
+    options |= {"workload": made.id, "input_tokens": None, "output_tokens": None, "prefix_hit": None}
+    return msgspec.structs.replace(known, workloads={**known.workloads, made.id: made})
+
+
 def compare_options(
     ctx: click.Context, known: Catalog, plan: Plan, options: dict[str, Any]
 ) -> CompareOptions:
@@ -76,6 +124,7 @@ def compare_options(
         output_ratio=options["output_ratio"],
         own=_ownership(options),
         success=_success(options),
+        extras=extras(options),
         **{name: options[name] for name in asked},
     )
 
@@ -128,7 +177,8 @@ def side_by_side(
     rows = {}
     for name in names:
         own = {**options, "workload": name.strip()}
-        plan = wiring.make_plan(known, own)
+        pictured = with_pictures(known, own)
+        plan = wiring.make_plan(pictured, own)
         load = plan.inputs.workload_detail
         rows[load.id] = make_comparison(ctx, known, plan=plan, workload=load, runs=(), options=own)
     write_json(rows) if as_json else console().print(table(rows))

@@ -49,6 +49,21 @@ _API_OPTIONS = (
         help="Prompt cache at the API; auto is the cheapest with a published hit share, or as recorded.",
     ),
     click.option("--batch", is_flag=True, help="Bill as batch where the API sells it."),
+    click.option(
+        "--tools",
+        type=click.Choice(["auto", "any"]),
+        help="Every request offers tools: the API adds its own prompt for them; any: a call is forced.",
+    ),
+    click.option(
+        "--image",
+        "images",
+        multiple=True,
+        metavar="WxH",
+        help="A picture in every request, in pixels; repeatable. Each side counts its own tokens.",
+    ),
+    click.option(
+        "--web-searches", type=click.FloatRange(0), default=0.0, help="Searches a request, by the API."
+    ),
     click.option("--residency", metavar="WHERE", help="Data residency surcharge, e.g. us."),
 )
 

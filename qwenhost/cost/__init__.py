@@ -7,6 +7,7 @@ from qwenhost.cost.break_even import BreakEven, break_even
 from qwenhost.cost.capacity import capacity
 from qwenhost.cost.compare import compare
 from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
+from qwenhost.cost.extras import Extras, with_images
 from qwenhost.cost.frame import CompareOptions
 from qwenhost.cost.gpu_hour import Ownership, owned_usd_per_gpu_hour
 from qwenhost.cost.history import best_run
@@ -26,6 +27,7 @@ __all__ = [
     "Breakdown",
     "CompareOptions",
     "Comparison",
+    "Extras",
     "Needs",
     "Ownership",
     "Quote",
@@ -53,6 +55,7 @@ __all__ = [
     "reference_tokenizer",
     "requests_per_day",
     "trace_cost",
+    "with_images",
     "workload_of_trace",
     "workload_usage",
 ]

@@ -10,6 +10,7 @@ import msgspec
 
 from qwenhost.cost.api_cost import Breakdown, api_cost, period_on
 from qwenhost.cost.comparison import ApiLine
+from qwenhost.cost.extras import Extras, qwen_image_tokens
 from qwenhost.cost.usage import CachePolicy, Usage, prefix_hit, workload_usage
 from qwenhost.errors import BadInputError
 from qwenhost.facts import TokenizerRatio, Value
@@ -35,8 +36,8 @@ class ApiTerms(Value, frozen=True, kw_only=True):
     """The same for answers; None = as ``token_ratio``."""
     output_ratio: float = 1.0
     """Qwen's output tokens per output token of the workload; hosted Qwen only."""
-    tool_prompt_tokens: bool = False
-    """Add the API's own tool prompt to every request."""
+    extras: Extras = Extras()
+    """Tools, pictures (which the workload's sizes hold in Qwen's tokens) and searches of every request."""
     reference_tokenizer: TokenizerRatio | None = None
     """That of the main baseline; an API with a newer one counts more tokens for the same text."""
 
@@ -154,19 +155,21 @@ def under_policy(
     price: ApiPrice, workload: Workload, terms: ApiTerms, policy: CachePolicy, *, hit: float | None = None
 ) -> PricedRequest:
     """The mean request under one policy, with the published hit share or the one given."""
-    tools = price.tool_system_prompt_tokens.get("auto_or_none", 0) if terms.tool_prompt_tokens else 0
     rates = period_on(price, terms.as_of).usd_per_mtok
     cache = price.cache if rates.cache_read is not None else None
-    usage = workload_usage(workload, policy, cache, tool_prompt_tokens=tools, hit=hit)
     same_tokens = price.kind == "hosted_qwen"
     newer = newer_tokenizer(price, workload.content, terms)
+    ratio = 1.0 if same_tokens else terms.token_ratio * newer[0]
     answers = (terms.answer_token_ratio or terms.token_ratio) / terms.token_ratio
-    usage = usage.scaled(
-        1.0 if same_tokens else terms.token_ratio * newer[0],
-        output=terms.output_ratio if same_tokens else answers,
-    )
+    # What the API counts by itself is not converted, and takes the place of Qwen's count of the pictures.
+    extras = terms.extras
+    counted = qwen_image_tokens(extras.images) if price.image is not None and not same_tokens else 0.0
+    added = extras.own_tokens(price) / ratio - counted
+    usage = workload_usage(workload, policy, cache, added_tokens=added, hit=hit)
+    usage = usage.scaled(ratio, output=terms.output_ratio if same_tokens else answers)
+    usage = msgspec.structs.replace(usage, web_searches=extras.web_searches)
     batch, residency, sold_remarks = sold_terms(price, terms)
-    remarks = [*sold_remarks, *newer_remark(newer)]
+    remarks = [*sold_remarks, *newer_remark(newer), *extras.remarks(price)]
     effective: CachePolicy = policy if usage.cache_read_tokens or usage.cache_write_tokens else "none"
     if effective != policy:
         remarks.append(_no_cache_reason(price, workload, policy))

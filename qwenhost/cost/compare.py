@@ -87,6 +87,7 @@ def compare(
         verdict=verdict_of(
             side, lines, priced.crossing, priced.rows,
             requests_per_day=frame.requests_per_day, given=given, idle=priced.idle,
+            searches=options.extras.web_searches,
         ),
         self_host=side,
         api=lines,

@@ -16,6 +16,7 @@ from qwenhost.cost.api_lines import (
 from qwenhost.cost.assumptions import assumption
 from qwenhost.cost.break_even import DRAWS, SEED
 from qwenhost.cost.capacity import Capacity, capacity
+from qwenhost.cost.extras import Extras
 from qwenhost.cost.figures import Figure
 from qwenhost.cost.gpu_hour import Ownership, gpu_rent
 from qwenhost.cost.quality import Success
@@ -45,6 +46,7 @@ class CompareOptions(Value, frozen=True, kw_only=True):
     cache: str = "auto"
     batch: bool = False
     residency: str | None = None
+    extras: Extras = Extras()
     token_ratio: float | None = None
     token_counts: TokenCounts | None = None
     """Measured on the user's own sample; in place of the assumed ratio."""
@@ -152,6 +154,7 @@ def _terms(catalog: Catalog, options: CompareOptions) -> ApiTerms:
         cache=options.cache,  # type: ignore[arg-type]  # click has checked the choice
         batch=options.batch,
         residency=options.residency,
+        extras=options.extras,
         token_ratio=options.token_ratio or (counts.input_ratio.value if counts else assumed),
         answer_token_ratio=counts.output_ratio.value if counts and counts.output_ratio else None,
         output_ratio=options.output_ratio or assumption(catalog, "qwen_output_per_sonnet_output").value,

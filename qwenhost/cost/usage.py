@@ -73,7 +73,7 @@ def workload_usage(
     policy: CachePolicy,
     cache: CacheRules | None,
     *,
-    tool_prompt_tokens: int = 0,
+    added_tokens: float = 0.0,
     hit: float | None = None,
 ) -> Usage:
     """The mean request of a workload under a caching policy.
@@ -86,10 +86,10 @@ def workload_usage(
         workload: sizes and published hit shares.
         policy: lifetime of the cache.
         cache: the API's cache mechanics; None = no cache.
-        tool_prompt_tokens: the API's own tool prompt, added to the input.
+        added_tokens: to the prompt, in the workload's tokens: the API's own tool prompt.
         hit: share to use in place of the published one.
     """
-    prompt = workload.input_tokens.mean + tool_prompt_tokens
+    prompt = workload.input_tokens.mean + added_tokens
     share = prefix_hit(workload, policy) if hit is None else hit
     caches = (
         policy != "none"

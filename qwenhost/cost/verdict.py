@@ -31,6 +31,7 @@ def verdict_of(
     requests_per_day: float,
     given: bool,
     idle: IdleSessions | None = None,
+    searches: float = 0.0,
 ) -> Verdict:
     """Compare the two bills at the volume asked for and say what would change the answer."""
     baseline = lines[0]
@@ -49,7 +50,12 @@ def verdict_of(
         headline=headline,
         sentence=_sentence(side, baseline, crossing, requests_per_day, given=given),
         reasons=tuple(_reasons(side, baseline, crossing, rows)),
-        cautions=(*_cautions(side, baseline, cheapest), *_forgotten(idle), QUALITY),
+        cautions=(
+            *_cautions(side, baseline, cheapest),
+            *_forgotten(idle),
+            *_searching(searches, baseline),
+            QUALITY,
+        ),
         confidence=confidence,
         confidence_reason=why,
     )
@@ -150,6 +156,15 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
             "for privacy, control or fine-tuning."
         )
     return found
+
+
+def _searching(searches: float, baseline: ApiLine) -> list[str]:
+    if not searches:
+        return []
+    each = (
+        f"{searches:g} web searches a request cost {format_usd(baseline.breakdown.fees)} at {baseline.name}"
+    )
+    return [f"{each}; self-hosting needs a search service of its own, which is in no bill here."]
 
 
 def _forgotten(idle: IdleSessions | None) -> list[str]:

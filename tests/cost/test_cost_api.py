@@ -11,7 +11,7 @@ from cost_samples import CHAT, CHEAP, CODING_AGENT, DAY, DEAR, SONNET, workload
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenhost.cost import ApiTerms, Usage, api_cost, price_request, trace_cost, workload_usage
+from qwenhost.cost import ApiTerms, Extras, Usage, api_cost, price_request, trace_cost, workload_usage
 from qwenhost.cost.api_cost import image_tokens
 from qwenhost.errors import BadInputError
 from qwenhost.facts import ImageRule
@@ -110,7 +110,7 @@ def test_auto_takes_the_cheapest_cache_and_says_why_not() -> None:
 def test_tool_prompt_is_added_to_the_input() -> None:
     """497 tokens more at 3 dollars a million."""
     plain = price_request(SONNET, CHAT, ApiTerms(as_of=DAY)).breakdown.total
-    tools = price_request(SONNET, CHAT, ApiTerms(as_of=DAY, tool_prompt_tokens=True)).breakdown.total
+    tools = price_request(SONNET, CHAT, ApiTerms(as_of=DAY, extras=Extras(tools="auto"))).breakdown.total
     assert tools - plain == pytest.approx(497 * 3e-6)
 
 

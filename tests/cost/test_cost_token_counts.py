@@ -55,7 +55,7 @@ def test_answers_have_a_ratio_of_their_own_where_it_was_counted() -> None:
 
 
 def test_the_interval_goes_into_the_band_as_measured() -> None:
-    """Tornado, Monte-Carlo and assumptions: 1.05 to 1.20 in place of the default's range, and the sample named."""
+    """Tornado, band and assumptions: 1.05 to 1.20 in place of the default's range; the sample is named."""
     counted = result(counts())
     row = next(row for row in counted.sensitivity if row.id == "claude_tokens_per_qwen_token")
     assert (row.value, row.low, row.high, row.basis) == (1.10, 1.05, 1.20, "measured")
@@ -89,4 +89,4 @@ def test_the_command_takes_the_file(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "exclude each other" in capsys.readouterr().err
     file.write_text('{"schema": "qwenhost.plan/1"}')
     assert run([*words, "--token-counts", str(file)]) == 2
-    assert "token counts" in capsys.readouterr().err
+    assert "expected 'qwenhost.token_counts/1'" in capsys.readouterr().err
