@@ -30,7 +30,7 @@ def test_every_command_is_in_the_table() -> None:
     listed = {
         name
         for row in re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)
-        for name in re.findall(r"`(\w+)`", row)
+        for name in re.findall(r"`([\w-]+)`", row)
     }
     assert listed == set(COMMANDS)
 

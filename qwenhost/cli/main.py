@@ -34,6 +34,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     ),
     "calibrate": ("qwenhost.cli.calibrate:command", "Refit the speed model to runs of your own node."),
     "simulate": ("qwenhost.cli.simulate:command", "Run a plan against a load in virtual time."),
+    "count-tokens": (
+        "qwenhost.cli.count_tokens:command",
+        "Count a sample with Qwen's and Claude's tokenizers.",
+    ),
     "cost": ("qwenhost.cli.cost:command", "Price a workload or a usage file on the API side."),
     "compare": ("qwenhost.cli.compare:command", "Price self-hosting against Sonnet 4.6 and hosted Qwen."),
     "advise": ("qwenhost.cli.advise:command", "Say what to do, from what matters to you."),

@@ -45,6 +45,8 @@ class Line(msgspec.Struct):
     messages: list[dict[str, Any]] | None = None
     conversations: list[Said] | None = None
     max_tokens: int | None = None
+    answer: str | None = None
+    """As recorded; of use to ``count-tokens`` only."""
 
 
 class FilePrompts:

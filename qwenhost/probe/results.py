@@ -128,9 +128,7 @@ def _said(run: Run, records: Sequence[RequestRecord]) -> list[str]:
         found.append(f"stopped: a further request might have cost more than the cap of {_cap(run)}")
     limited = sum(record.http_status == 429 for record in records)
     if limited:
-        found.append(
-            f"{limited} requests were refused by a rate limit (HTTP 429): the figures are of that limit"
-        )
+        found.append(f"{limited} requests were refused by a rate limit (429): the figures are of that limit")
     return found
 
 

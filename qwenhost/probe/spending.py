@@ -108,9 +108,11 @@ class Purse:
         return True
 
     def note(self, record: RequestRecord) -> None:
-        """Book an ended request."""
+        """Book an ended request; one dearer than was thought possible makes all others be held for as dear."""
         self._open -= 1
-        self.spent_usd += spent_on(record, self._budget.prices, self.worst_request_usd)
+        cost = spent_on(record, self._budget.prices, self.worst_request_usd)
+        self.spent_usd += cost
+        self.worst_request_usd = max(self.worst_request_usd, cost)
 
 
 def spent_on(record: RequestRecord, prices: Prices, worst_request_usd: float) -> float:
