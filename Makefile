@@ -41,6 +41,7 @@ bench: install
 docs: install
 	$(BIN)/python docs/make_readme.py
 	$(BIN)/python k8s/make_plans.py
+	$(BIN)/python k8s/make_dashboard.py
 
 clean:
 	rm -rf $(VENV) dist build demo-out

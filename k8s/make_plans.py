@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from qwenhost.cli import k8s_setup
 from qwenhost.errors import InfeasibleError
 from qwenhost.kubernetes import GpuPool, plan_pool, pool_name
+from qwenhost.plan import DEFAULT_VLLM_VERSION
 from qwenhost.profiles import load_catalog
 from qwenhost.render import dump, model_values, product_label
 
@@ -115,7 +116,7 @@ def ladder_text(known: Catalog) -> str:
 
 def head(known: Catalog) -> str:
     """Where the file comes from."""
-    return HEAD.format(vllm=k8s_setup.DEFAULT_VLLM_VERSION, newest=known.newest_fact)
+    return HEAD.format(vllm=DEFAULT_VLLM_VERSION, newest=known.newest_fact)
 
 
 if __name__ == "__main__":
