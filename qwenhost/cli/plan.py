@@ -63,6 +63,9 @@ if TYPE_CHECKING:
 @click.option("--calibrate", is_flag=True, help="With --check: keep what follows for later plans.")
 @click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Alternatives to show.")
 @click.option("--pareto", is_flag=True, help="The front of cost, rate per GPU and per user, and context.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="With --pareto: also as a page."
+)
 @json_option
 @click.pass_context
 def command(
@@ -77,6 +80,7 @@ def command(
     calibrate: bool,
     top: int,
     pareto: bool,
+    html: Path | None,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -90,6 +94,7 @@ def command(
     qwenhost plan --save plan.json                    for this machine's GPUs
     qwenhost plan --gpus 1xH200 --checkpoint fp8 --available-kv-gib 9.4
     qwenhost plan --gpus 2xH200 --check vllm.log --calibrate
+    qwenhost plan --gpus 8xH200 --pareto --html front.html
     """  # noqa: D301 - click wants the character itself
     known, pinned = wiring.with_checkpoint_folder(wiring.catalog(ctx), options)
     if log is not None:
@@ -99,6 +104,8 @@ def command(
         return 0
     if calibrate:
         raise click.UsageError("--calibrate needs --check LOG")
+    if html is not None and not pareto:
+        raise click.UsageError("--html needs --pareto")
     request = wiring.plan_request(known, pinned)
     if memory_margin is not None:
         request = msgspec.structs.replace(request, memory_margin=memory_margin)
@@ -117,7 +124,9 @@ def command(
         lines = [*reasons(plan, why_not), *why_not_arithmetic(request, known, why_not, plan)]
         click.echo("\n".join(lines))
     elif pareto:
-        _show_front(plan, as_json=as_json)
+        from qwenhost.cli.pareto_view import show_front
+
+        show_front(request, known, plan, as_json=as_json, html=html)
     elif as_json:
         write_json(plan)
     else:
@@ -151,31 +160,3 @@ def _show(plan: Plan, *, top: int, with_reasons: bool, saved: Path | None) -> No
     screen = console()
     for block in blocks(plan, top=top, with_reasons=with_reasons, saved=saved):
         screen.print(block, markup=False, soft_wrap=isinstance(block, str))
-
-
-def _show_front(plan: Plan, *, as_json: bool) -> None:
-    """The front as a table; as JSON the whole plan with the key ``pareto``."""
-    from qwenhost.planner import pareto_front
-
-    front = pareto_front(plan)
-    if as_json:
-        write_json(msgspec.to_builtins(plan) | {"pareto": msgspec.to_builtins(front)})
-        return
-    from rich.table import Table
-
-    table = Table("", "candidate", box=None, pad_edge=False)
-    for title in ("USD/Mtok out", "tok/s per GPU", "tok/s per user", "context"):
-        table.add_column(title, justify="right")
-    for point in front:
-        price = "unknown" if point.usd_per_mtok_output is None else f"{point.usd_per_mtok_output:,.2f}"
-        layout, _, cache, *drafts = point.label.split(", ")  # the context has a column of its own
-        late = "" if point.meets_slo else " (service level missed)"
-        table.add_row(
-            "*" if point.chosen else "",
-            ", ".join([layout, cache, *drafts]) + late,
-            price,
-            f"{point.output_tokens_per_s_per_gpu:,.0f}",
-            f"{point.output_tokens_per_s_per_user:,.0f}",
-            f"{point.max_model_len:,}",
-        )
-    console().print(table, markup=False)

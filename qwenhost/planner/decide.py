@@ -14,10 +14,10 @@ from qwenhost.planner.candidate import to_candidate
 from qwenhost.planner.candidates import options
 from qwenhost.planner.context import Context
 from qwenhost.planner.fallbacks import fallbacks
-from qwenhost.planner.objective import Judged, Question, is_clearly_better, judge, rank
+from qwenhost.planner.judging import judge_option, question_of
+from qwenhost.planner.objective import Judged, Question, is_clearly_better, rank
 from qwenhost.planner.option import Option
 from qwenhost.planner.refine import refined
-from qwenhost.planner.service import demand_of, prompt_tail
 from qwenhost.planner.sizing import Sized, size_first
 from qwenhost.units import format_gib
 
@@ -40,7 +40,7 @@ def make_plan(request: PlanRequest, catalog: Catalog) -> Plan:
     """
     _check(request)
     context = Context(request, catalog)
-    question = _question(request, catalog)
+    question = question_of(request, catalog)
     rejections: list[Rejection] = []
     judged: list[Judged] = []
     for option in options(context, rejections):
@@ -48,11 +48,11 @@ def make_plan(request: PlanRequest, catalog: Catalog) -> Plan:
         if isinstance(sized, Rejection):
             rejections.append(sized)
         else:
-            judged.append(_judge(context, sized, question))
+            judged.append(judge_option(context, sized, question))
     kept = _distinct(rejections)
     if not judged:
         raise _infeasible(request, kept)
-    again = partial(_judge, context, question=question)
+    again = partial(judge_option, context, question=question)
     ranked = rank(refined(context, rank(judged, request.objective), again), request.objective)
     chosen = _choice(ranked, request)
     ranked = rank([*ranked, *_uncalibrated_cache(context, chosen, question)], request.objective)
@@ -133,33 +133,6 @@ def _check(request: PlanRequest) -> None:
         )
 
 
-def _question(request: PlanRequest, catalog: Catalog) -> Question:
-    workload = request.workload
-    longest = (workload.input_tokens.p99 or 0.0) + (workload.output_tokens.p99 or 0.0)
-    native = max(a.max_position_embeddings for a in catalog.architectures.values())
-    return Question(
-        objective=request.objective,
-        slo=request.slo,
-        tail=prompt_tail(request.workload),
-        concurrency=request.concurrency,
-        rate=request.rate,
-        long_tokens=round(min(longest, request.pins.max_model_len or native)),
-    )
-
-
-def _judge(context: Context, sized: Sized, question: Question) -> Judged:
-    option = sized.option
-    demand = demand_of(
-        context.request.workload,
-        prefix_caching=option.enable_prefix_caching,
-        block_size=sized.kv_cache.hit_tokens,
-    )
-    model = context.step_model(option, enforce_eager=sized.settings.enforce_eager)
-    untried = option.layout.decode_context_parallel_size > 1
-    trust = 1 - context.constants.calibration.relative_band_low if untried else 1.0
-    return judge(sized, model, demand, question, trust=trust)
-
-
 def _choice(ranked: list[Judged], request: PlanRequest) -> Judged:
     """The first that one engine serves; several behind a router are chosen only where they are pinned."""
     single = (one for one in ranked if one.sized.option.layout.replicas == 1)
@@ -189,7 +162,7 @@ def _uncalibrated_cache(context: Context, chosen: Judged, question: Question) ->
     if option.kv_cache_dtype != "auto" or context.request.pins.kv_cache_dtype is not None:
         return []
     sized = size_first(context, option._replace(kv_cache_dtype="fp8"))
-    return [_judge(context, sized, question)] if isinstance(sized, Sized) else []
+    return [judge_option(context, sized, question)] if isinstance(sized, Sized) else []
 
 
 def _alternatives(ranked: list[Judged], chosen: Judged) -> list[Judged]:
