@@ -100,7 +100,7 @@ def test_quality_is_stated_with_its_source(catalog: Catalog) -> None:
 
 
 def test_the_plot_holds_every_combination(points: Callable[..., tuple[Plan, list[ParetoPoint]]]) -> None:
-    """The slowest user's letter stands left, the quickest's right; one point alone does not divide by zero."""
+    """The slowest user's letter stands left; one point alone does not divide by zero."""
     _, everyone = points("2xH200")
     front = pareto_front(everyone)
     lines = plot(configurations(front), width=40, height=8)
