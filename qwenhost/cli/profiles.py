@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from qwenhost.facts import Catalog
+    from qwenhost.profiles.sources import DatedFact
 
+STATED: Final = -1
+"""``--freshness`` without a number."""
+OLD_FACTS: Final = 5
 Column = tuple[str, "Callable[[Any], str]"]
 """Head of a column, and what it says of a row."""
 
@@ -96,8 +100,10 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 @command.command("check")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--freshness", type=click.IntRange(0), metavar="DAYS", help="List facts older than this many days."
-)
+    "--freshness", type=click.IntRange(-1), is_flag=False, flag_value=STATED, metavar="[DAYS]",
+    help="List facts older than this many days, without a number than the age stated for their kind; exit 5 "
+    "if there are any.",
+)  # fmt: skip
 @json_option
 @click.pass_context
 def check(ctx: click.Context, folder: Path | None, freshness: int | None, as_json: bool) -> None:
@@ -105,6 +111,7 @@ def check(ctx: click.Context, folder: Path | None, freshness: int | None, as_jso
 
     \b
     qwenhost profiles check ./my-profiles
+    qwenhost profiles check ./my-profiles --freshness
     qwenhost profiles check --freshness 90
     """  # noqa: D301 - click wants the character itself
     from qwenhost.profiles import ProfileError, dated_facts, load_catalog
@@ -118,16 +125,36 @@ def check(ctx: click.Context, folder: Path | None, freshness: int | None, as_jso
         write_json({"ok": False, "mistakes": error.mistakes})
         ctx.exit(error.exit_code)
     facts = dated_facts(known)
-    today = dt.datetime.now(dt.UTC).date()
-    old = [] if freshness is None else [fact for fact in facts if (today - fact.as_of).days > freshness]
+    old = _older(known, facts, freshness)
+    said = None if freshness is None else "their stated age" if freshness == STATED else f"{freshness} days"
     if as_json:
         result = {"ok": True, "mistakes": [], "digest": known.digest, "newest_fact": known.newest_fact}
-        write_json({**result, "facts": len(facts), "older_than_days": freshness, "old": old})
-        return
-    for fact in old:
-        click.echo(f"{fact.as_of}  {fact.kind}/{fact.id}  {fact.where}")
-    aged = "" if freshness is None else f"; {len(old)} older than {freshness} days"
-    say(f"No mistakes. {len(facts)} sourced facts, the newest of {known.newest_fact}{aged}.")
+        write_json({**result, "facts": len(facts), "older_than": said, "old": old})
+    else:
+        for fact in old:
+            click.echo(f"{fact.as_of}  {fact.kind}/{fact.id}  {fact.where}")
+        aged = "" if said is None else f"; {len(old)} older than {said}"
+        say(f"No mistakes. {len(facts)} sourced facts, the newest of {known.newest_fact}{aged}.")
+    if old:
+        ctx.exit(OLD_FACTS)
+
+
+def _older(known: Catalog, facts: Sequence[DatedFact], freshness: int | None) -> list[DatedFact]:
+    """Facts beyond so many days, or rows whose newest source is beyond the age stated for their kind."""
+    from qwenhost.cost import max_age_days
+
+    today = dt.datetime.now(dt.UTC).date()
+    if freshness is None:
+        return []
+    if freshness != STATED:
+        return [fact for fact in facts if (today - fact.as_of).days > freshness]
+    newest = {(fact.kind, fact.id): fact for fact in facts}  # oldest first
+    limits = {kind: max_age_days(known, kind) for kind, _ in newest}
+    return [
+        fact
+        for fact in newest.values()
+        if (limit := limits[fact.kind]) is not None and (today - fact.as_of).days > limit
+    ]
 
 
 @command.command("schema")

@@ -9,6 +9,7 @@ from qwenhost.cost.compare import compare
 from qwenhost.cost.comparison import ApiLine, Comparison, comparison_to_json, load_comparison
 from qwenhost.cost.extras import Extras, with_images
 from qwenhost.cost.frame import CompareOptions
+from qwenhost.cost.freshness import StaleFact, max_age_days
 from qwenhost.cost.gpu_hour import Ownership, owned_usd_per_gpu_hour
 from qwenhost.cost.history import best_run
 from qwenhost.cost.quality import Success
@@ -33,6 +34,7 @@ __all__ = [
     "Quote",
     "Scenario",
     "SelfHost",
+    "StaleFact",
     "Success",
     "Trace",
     "TraceCost",
@@ -48,6 +50,7 @@ __all__ = [
     "load_comparison",
     "load_trace",
     "load_usage",
+    "max_age_days",
     "owned_usd_per_gpu_hour",
     "price_request",
     "quote_usage",

@@ -14,6 +14,7 @@ from qwenhost.cost.cache_checks import cache_checks, idle_sessions
 from qwenhost.cost.comparison import ApiLine, Comparison, PlanSummary
 from qwenhost.cost.curve import curve, hardware_options
 from qwenhost.cost.frame import CompareOptions, Frame, levers_of, make_frame, measured_ratio
+from qwenhost.cost.freshness import stale_facts
 from qwenhost.cost.history import dated_prices, load_points
 from qwenhost.cost.quality import QualityRow, baseline_score_id, cost_per_task_rows, quality_rows
 from qwenhost.cost.self_host_cost import SelfHost, self_host_cost
@@ -74,6 +75,10 @@ def compare(
     priced = _price(catalog, workload, plan, measurements, options)
     frame, side, lines = priced.frame, priced.side, priced.lines
     given = options.requests_per_day is not None
+    quality = _quality(catalog, priced)
+    stale = stale_facts(
+        catalog, as_of=options.as_of, rent=side.usd_per_gpu_hour, lines=lines, quality=quality
+    )
     return Comparison(
         generated_at=generated_at,
         qwenhost_version=__version__,
@@ -87,13 +92,13 @@ def compare(
         verdict=verdict_of(
             side, lines, priced.crossing, priced.rows,
             requests_per_day=frame.requests_per_day, given=given, idle=priced.idle,
-            searches=options.extras.web_searches,
+            searches=options.extras.web_searches, stale=stale,
         ),
         self_host=side,
         api=lines,
         break_even=priced.crossing,
         sensitivity=priced.rows,
-        quality=_quality(catalog, priced),
+        quality=quality,
         costs_per_task=cost_per_task_rows(catalog),
         assumptions=assumption_lines(
             catalog, workload, frame.terms, side, lines[0],
@@ -115,6 +120,7 @@ def compare(
         ),
         load_curve=load_points(runs),
         scenario=frame.scenario,
+        stale=stale,
         idle_sessions=priced.idle,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qwenhost.cost.api_cost import Breakdown
 from qwenhost.cost.break_even import BreakEven
+from qwenhost.cost.freshness import StaleFact
 from qwenhost.cost.prompt_cache import CacheCheck, IdleSessions
 from qwenhost.cost.quality import CostPerTaskRow, QualityRow
 from qwenhost.cost.scenario import Scenario
@@ -215,6 +216,8 @@ class Comparison(Value, frozen=True, kw_only=True):
     """Self-hosting, the baselines and the cheapest host, with thinking on and off."""
     load_curve: tuple[LoadPoint, ...] = ()
     """Runs at several loads, where there are."""
+    stale: tuple[StaleFact, ...] = ()
+    """Facts older than their stated age."""
     idle_sessions: IdleSessions | None = None
     """What the published share asks of one node's own cache."""
 

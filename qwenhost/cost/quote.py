@@ -17,6 +17,7 @@ from qwenhost.cost.api_lines import (
     select_prices,
     sold_terms,
 )
+from qwenhost.cost.freshness import max_age_days
 from qwenhost.cost.prompt_cache import cached_usages
 from qwenhost.cost.usage import CACHE_TTL_S, CachePolicy, Usage
 from qwenhost.facts import Value
@@ -77,12 +78,12 @@ def quote_workload(
     Raises:
         BadInputError: no price on that day, or a term a baseline does not sell.
     """
+    limit = max_age_days(catalog, "api_prices")
     lines = []
     for price in _prices(catalog, terms, baselines):
         request = price_request(price, workload, terms)
-        lines.append(
-            _line(price, terms, request.usage, request.breakdown, 1, request.policy, request.remarks)
-        )
+        said = (*request.remarks, *_aged(price, terms, limit))
+        lines.append(_line(price, terms, request.usage, request.breakdown, 1, request.policy, said))
     return _quote(workload.id, terms, 1, lines)
 
 
@@ -104,6 +105,7 @@ def quote_usage(
         BadInputError: no price on that day, or a term a baseline does not sell.
     """
     tables = _Tables(trace)
+    limit = max_age_days(catalog, "api_prices")
     lines = []
     for price in _prices(catalog, terms, baselines):
         batch, residency, remarks = sold_terms(price, terms)
@@ -124,6 +126,7 @@ def quote_usage(
         mean = bill.usage.scaled(each * newer[0])
         fees = bill.total.fees * each
         each_bill = msgspec.structs.replace(bill.total.times(each * newer[0]), fees=fees)
+        said += _aged(price, terms, limit)
         lines.append(_line(price, terms, mean, each_bill, bill.requests, policy, said))
     return _quote(name, terms, len(trace.usages), lines)
 
@@ -163,6 +166,14 @@ class _Tables:
         if key not in self.made:
             self.made[key] = UsageTable(make())
         return self.made[key]
+
+
+def _aged(price: ApiPrice, terms: ApiTerms, limit: int | None) -> tuple[str, ...]:
+    seen = period_on(price, terms.as_of).source.as_of
+    age = (terms.as_of - seen).days
+    if limit is None or age <= limit:
+        return ()
+    return (f"price seen {age} days ago ({seen}), older than its stated age of {limit}",)
 
 
 def _prices(catalog: Catalog, terms: ApiTerms, baselines: tuple[str, ...]) -> list[ApiPrice]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from qwenhost.cost.break_even import BreakEven
     from qwenhost.cost.comparison import ApiLine, Confidence
+    from qwenhost.cost.freshness import StaleFact
     from qwenhost.cost.prompt_cache import IdleSessions
     from qwenhost.cost.self_host_cost import SelfHost
     from qwenhost.cost.sensitivity import SensitivityRow
@@ -32,6 +33,7 @@ def verdict_of(
     given: bool,
     idle: IdleSessions | None = None,
     searches: float = 0.0,
+    stale: Sequence[StaleFact] = (),
 ) -> Verdict:
     """Compare the two bills at the volume asked for and say what would change the answer."""
     baseline = lines[0]
@@ -54,6 +56,7 @@ def verdict_of(
             *_cautions(side, baseline, cheapest),
             *_forgotten(idle),
             *_searching(searches, baseline),
+            *_aged(stale),
             QUALITY,
         ),
         confidence=confidence,
@@ -156,6 +159,12 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
             "for privacy, control or fine-tuning."
         )
     return found
+
+
+def _aged(stale: Sequence[StaleFact]) -> list[str]:
+    if not stale:
+        return []
+    return [f"Older than their stated age: {'; '.join(fact.sentence for fact in stale)}."]
 
 
 def _searching(searches: float, baseline: ApiLine) -> list[str]:

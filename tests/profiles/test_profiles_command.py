@@ -96,6 +96,27 @@ def test_freshness_lists_old_facts() -> None:
     assert json.loads(run("profiles", "check", "--freshness", "36500", "--json").stdout)["old"] == []
 
 
+def test_freshness_without_a_number_takes_the_age_stated_for_each_kind(tmp_path: Path) -> None:
+    """A rent of last year fails a scheduled job with exit code 5; a checkpoint never ages."""
+    row = (
+        "gpu_prices:\n- gpu: h200\n  provider: old\n  tier: on_demand\n  usd_per_gpu_hour: 1.0\n"
+        "  source: {where: 'x', as_of: 2025-01-01}\n"
+    )
+    (tmp_path / "old.yaml").write_text(row)
+    done = run("profiles", "check", str(tmp_path), "--freshness", "--json")
+    assert done.returncode == 5
+    found = json.loads(done.stdout)
+    assert found["older_than"] == "their stated age"
+    assert "h200/old/on_demand" in {fact["id"] for fact in found["old"]}
+    ageing = {"gpu_prices", "api_prices", "benchmarks", "costs_per_task"}
+    assert {fact["kind"] for fact in found["old"]} <= ageing
+        "gpu_prices",
+        "api_prices",
+        "benchmarks",
+        "costs_per_task",
+    }
+
+
 def test_profiles_option_and_variable(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """--profiles DIR and QWENHOST_PROFILES both add a folder; the option wins."""
     row = (
