@@ -110,11 +110,6 @@ def test_freshness_without_a_number_takes_the_age_stated_for_each_kind(tmp_path:
     assert "h200/old/on_demand" in {fact["id"] for fact in found["old"]}
     ageing = {"gpu_prices", "api_prices", "benchmarks", "costs_per_task"}
     assert {fact["kind"] for fact in found["old"]} <= ageing
-        "gpu_prices",
-        "api_prices",
-        "benchmarks",
-        "costs_per_task",
-    }
 
 
 def test_profiles_option_and_variable(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
