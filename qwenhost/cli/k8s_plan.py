@@ -149,16 +149,14 @@ def _planned(cluster: Cluster, known: Catalog, options: Any) -> tuple[list[PoolP
 
 
 def _tell(planned: PoolPlan) -> None:
-    from qwenhost.kubernetes import report
-
     nodes = len(planned.pool.nodes)
     say(f"Pool {planned.pool.name}, {nodes} {'node' if nodes == 1 else 'nodes'}:")
-    for line in report(planned).splitlines():
+    for line in k8s_setup.report(planned).splitlines():
         say(f"  {line}")
 
 
 def _document(cluster: Cluster, planned: list[PoolPlan], unfit: dict[str, str], text: str) -> dict[str, Any]:
-    from qwenhost.kubernetes import report, waiting_per_replica
+    from qwenhost.render import waiting_per_replica
 
     return {
         "schema": "qwenhost.k8s-plan/1",
@@ -169,7 +167,7 @@ def _document(cluster: Cluster, planned: list[PoolPlan], unfit: dict[str, str], 
                 "shape": one.shape,
                 "others": one.others,
                 "waiting_per_replica": waiting_per_replica(one.plan),
-                "report": report(one),
+                "report": k8s_setup.report(one),
                 "plan": one.plan,
             }
             for one in planned

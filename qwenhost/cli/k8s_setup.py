@@ -67,9 +67,17 @@ def rung_planner(
     return feasible
 
 
+def report(planned: PoolPlan) -> str:
+    """The plan of a pool in words."""
+    from qwenhost.render import pool_report
+
+    shape = planned.shape
+    instead = [other.text for other in planned.others[:2]]
+    return pool_report(planned.plan, shape.pods, replicas=shape.replicas, nodes=shape.nodes, instead=instead)
+
+
 def chart_pool(planned: PoolPlan) -> ChartPool:
     """A planned pool as the chart's values have it."""
-    from qwenhost.kubernetes import report, waiting_per_replica
     from qwenhost.render import ChartPool
 
     pool, shape = planned.pool, planned.shape
@@ -79,7 +87,6 @@ def chart_pool(planned: PoolPlan) -> ChartPool:
         products=pool.products,
         replicas=shape.replicas,
         nodes=shape.nodes,
-        waiting_per_replica=waiting_per_replica(planned.plan),
         report=report(planned),
         tolerations=tuple(
             {
@@ -121,7 +128,6 @@ def rungs(known: Catalog, options: Mapping[str, Any], cluster: Cluster | None) -
 
 def values_text(planned: Sequence[PoolPlan], *, source: str) -> str:
     """A values file with its provenance and each pool's report as comments."""
-    from qwenhost.kubernetes import report
     from qwenhost.render import chart_values, header
 
     more = [f"Planned by qwenhost k8s plan from {'stdin' if source == '-' else source}."]

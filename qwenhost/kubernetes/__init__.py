@@ -15,7 +15,7 @@ from qwenhost.kubernetes.init_request import (
 from qwenhost.kubernetes.ladder import COUNTS, Rung, claim_template, ladder
 from qwenhost.kubernetes.manifests import Finding, Manifest, read_manifests
 from qwenhost.kubernetes.nodes import Cluster, GpuPool, RefusedNode, pool_name, read_cluster
-from qwenhost.kubernetes.pods import PodShape, PoolPlan, plan_pool, report, waiting_per_replica
+from qwenhost.kubernetes.pods import PodShape, PoolPlan, plan_pool
 
 __all__ = [
     "COUNTS",
@@ -41,7 +41,5 @@ __all__ = [
     "read_cluster",
     "read_manifests",
     "read_request",
-    "report",
-    "waiting_per_replica",
     "whole_machine",
 ]

@@ -8,7 +8,6 @@ from qwenhost.errors import InfeasibleError
 from qwenhost.facts import Value
 from qwenhost.kubernetes.nodes import GpuPool
 from qwenhost.plan import Plan
-from qwenhost.units import format_gib, format_usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,21 @@ class PodShape(Value, frozen=True, kw_only=True):
     requests_per_s: float
     output_tokens_per_s: float
     meets_slo: bool
+
+    @property
+    def pods(self) -> str:
+        """``4 pods of 2 GPUs``."""
+        pods = f"{self.replicas} {'pod' if self.replicas == 1 else 'pods'}"
+        gpus = f"{self.gpus_per_node} {'GPU' if self.gpus_per_node == 1 else 'GPUs'}"
+        if self.nodes == 1:
+            return f"{pods} of {gpus}"
+        groups = f"{self.replicas} {'group' if self.replicas == 1 else 'groups'}"
+        return f"{groups} of {self.nodes} nodes with {gpus}"
+
+    @property
+    def text(self) -> str:
+        """``4 pods of 2 GPUs, fp8 TP2 ...: 27.9 requests/s.``."""
+        return f"{self.pods}, {self.label}: {self.requests_per_s:,.1f} requests/s."
 
 
 class PoolPlan(Value, frozen=True, kw_only=True):
@@ -118,72 +132,3 @@ def _merit(shape: PodShape, plan: Plan) -> tuple[float, ...]:
         at_once = chosen.concurrency_at_max_model_len * shape.replicas
         return (chosen.engine_args.max_model_len, at_once, shape.requests_per_s)
     return (shape.meets_slo, shape.requests_per_s, -shape.replicas)
-
-
-def waiting_per_replica(plan: Plan) -> int:
-    """Requests that may wait before another replica is worth its start: those served within the limit.
-
-    waiting = (limit on time to first token - predicted time to first token) x requests per second;
-    a tenth of the requests in flight where the workload has no such limit.
-    """
-    speed, limit = plan.chosen.estimate, plan.inputs.slo.ttft_ms
-    if limit is None:
-        return max(1, round(speed.concurrency.value / 10))
-    spare_s = (limit - speed.ttft_ms.value) / 1000
-    return max(1, int(spare_s * speed.requests_per_s.value))
-
-
-def report(planned: PoolPlan) -> str:
-    """The plan in words, for NOTES.txt, the pod's annotation and the values file."""
-    plan, shape, chosen = planned.plan, planned.shape, planned.plan.chosen
-    speed, memory, args = chosen.estimate, chosen.memory_per_gpu, chosen.engine_args
-    pods = _pods(shape)
-    low, high = (
-        speed.output_tokens_per_s.low * shape.replicas,
-        speed.output_tokens_per_s.high * shape.replicas,
-    )
-    lines = [
-        f"{pods}, {plan.inputs.node.gpus[0].name}: {chosen.checkpoint.repo_id}, {chosen.label}.",
-        (
-            f"Memory of a GPU: {format_gib(memory.weights_bytes, 1)} weights, "
-            f"{format_gib(memory.kv_cache_bytes, 1)} cache, of {format_gib(memory.total_bytes, 1)}."
-        ),
-        (
-            f"Workload {plan.inputs.workload}: {shape.output_tokens_per_s:,.0f} output tokens/s "
-            f"({low:,.0f} to {high:,.0f}), {shape.requests_per_s:,.1f} requests/s, first token "
-            f"{speed.ttft_ms.value:,.0f} ms, {speed.tpot_ms.value:,.1f} ms per token; "
-            f"{speed.output_tokens_per_s.basis}, bound by {speed.output_tokens_per_s.bound}."
-        ),
-        (
-            f"Each pod: {speed.concurrency.value:,.0f} requests in flight, "
-            f"{chosen.concurrency_at_max_model_len:,.1f} of {args.max_model_len:,} tokens."
-        ),
-    ]
-    if not speed.meets_slo:
-        lines.append("The prediction misses the workload's service level.")
-    if chosen.usd_per_hour is not None and plan.inputs.gpu_price is not None:
-        price = plan.inputs.gpu_price
-        blended = chosen.usd_per_mtok_blended
-        per = f", {format_usd(blended)} per million tokens" if blended is not None else ""
-        usd = format_usd(chosen.usd_per_hour * shape.replicas)
-        lines.append(f"Rent {usd}/h{per} ({price.provider}, {price.tier}, {price.as_of}).")
-    if shape.nodes > 1:
-        lines.append(
-            "The link between nodes is not in the prediction: hand-over is counted as within a node."
-        )
-    lines += [
-        f"Instead {_pods(other)}, {other.label}: {other.requests_per_s:,.1f} requests/s."
-        for other in planned.others[:2]
-    ]
-    return "\n".join(lines)
-
-
-def _pods(shape: PodShape) -> str:
-    """``4 pods of 2 GPUs``."""
-    pods = f"{shape.replicas} {'pod' if shape.replicas == 1 else 'pods'}"
-    gpus = f"{shape.gpus_per_node} {'GPU' if shape.gpus_per_node == 1 else 'GPUs'}"
-    if shape.nodes == 1:
-        return f"{pods} of {gpus}"
-    return (
-        f"{shape.replicas} {'group' if shape.replicas == 1 else 'groups'} of {shape.nodes} nodes with {gpus}"
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from qwenhost.render.chart_report import pool_report, waiting_per_replica
 from qwenhost.render.flags import environment, vllm_flags
 from qwenhost.render.host_formats import config_of
 
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qwenhost.plan import CheckpointRef, Plan
+    from qwenhost.render.target import Target
 
 RESOURCE: Final = "nvidia.com/gpu"
+_LONGEST_NAME: Final = 20  # the chart puts it into names of objects and labels
 # Labels of nodes differ by what a driver keeps to itself; other GPUs of a product differ by gigabytes.
 _MEMORY_SLACK_MIB: Final = 1000
 # Said elsewhere in the values, or decided by the chart.
@@ -30,10 +33,9 @@ class ChartPool:
     products: tuple[str, ...]
     """Values of the label nvidia.com/gpu.product."""
     replicas: int
+    """Of the plan, which may have several engines itself."""
     nodes: int = 1
     """Of one replica."""
-    waiting_per_replica: int
-    """Waiting requests at which another pod is worth its start."""
     report: str
     tolerations: tuple[Mapping[str, str], ...] = ()
 
@@ -42,31 +44,36 @@ class ChartPool:
         """The entry of ``pools``."""
         plan, chosen = self.plan, self.plan.chosen
         gpu = plan.inputs.node.gpus[0]
-        capacity: dict[str, Any] = {
-            "concurrency": max(1, round(chosen.estimate.concurrency.value)),
-            "outputTokensPerSecond": round(chosen.estimate.output_tokens_per_s.value),
-        }
-        if chosen.usd_per_hour is not None:
-            capacity["usdPerHour"] = round(chosen.usd_per_hour, 4)
-        capacity["waitingPerReplica"] = self.waiting_per_replica
         entry: dict[str, Any] = {
-            "name": self.name,
-            "replicas": self.replicas,
+            "name": self.name[:_LONGEST_NAME].rstrip("-"),
+            "replicas": self.replicas * chosen.parallelism.replicas,
             "nodes": self.nodes,
-            "gpusPerNode": chosen.parallelism.world_size // self.nodes,
+            "gpusPerNode": chosen.parallelism.engine_gpus // self.nodes,
             "accelerator": {
                 "resource": RESOURCE,
                 "products": list(self.products),
                 "minMemoryMiB": gpu.memory_total_bytes // 2**20 - _MEMORY_SLACK_MIB,
             },
             "engine": {"config": engine_config(plan), "env": environment(chosen)},
-            "capacity": capacity,
+            "capacity": _capacity(plan),
             "tolerations": [dict(one) for one in self.tolerations],
             "report": self.report,
         }
         if not entry["tolerations"]:
             del entry["tolerations"]
         return entry
+
+
+def _capacity(plan: Plan) -> dict[str, Any]:
+    """What the plan says of one pod: for autoscaling, alerts and the dashboard."""
+    chosen, engines = plan.chosen, plan.chosen.parallelism.replicas
+    capacity: dict[str, Any] = {
+        "concurrency": max(1, round(chosen.estimate.concurrency.value / engines)),
+        "outputTokensPerSecond": round(chosen.estimate.output_tokens_per_s.value / engines),
+    }
+    if chosen.usd_per_hour is not None:
+        capacity["usdPerHour"] = round(chosen.usd_per_hour / engines, 4)
+    return capacity | {"waitingPerReplica": waiting_per_replica(plan)}
 
 
 def engine_config(plan: Plan) -> dict[str, Any]:
@@ -105,3 +112,35 @@ def chart_values(pools: Sequence[ChartPool]) -> dict[str, Any]:
 def product_label(nvml_name: str) -> str:
     """As GPU feature discovery writes nvidia.com/gpu.product."""
     return nvml_name.replace(" ", "-")
+
+
+def pinned_values(plan: Plan, target: Target) -> dict[str, Any]:
+    """Values with one plan pinned: one pool of the GPUs it was made for."""
+    layout, gpu = plan.chosen.parallelism, plan.inputs.node.gpus[0]
+    pods = f"{layout.replicas} x {layout.engine_gpus} GPUs"
+    pool = ChartPool(
+        name=gpu.spec or "gpu",
+        plan=plan,
+        products=(product_label(gpu.name),),
+        replicas=1,
+        report=pool_report(plan, pods, replicas=1),
+    )
+    values = chart_values([pool])
+    if target.local_model:
+        # The nodes have the folder: no download, and no commit to speak of.
+        del values["model"]["repoId"]
+        values["model"].pop("revision", None)
+        values["model"]["source"] = {"type": "hostPath", "hostPath": {"path": target.local_model}}
+    elif target.model and target.model != plan.chosen.checkpoint.repo_id:
+        values["model"]["repoId"] = target.model
+        values["model"].pop("revision", None)
+    return ({"image": image_parts(target.image)} if target.image else {}) | values
+
+
+def image_parts(image: str) -> dict[str, str]:
+    """``registry:5000/vllm:v1@sha256:...`` in its parts; those it lacks are left out."""
+    name, _, digest = image.partition("@")
+    folder, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    parts = {"repository": f"{folder}{slash}{last}", "tag": tag, "digest": digest}
+    return {key: value for key, value in parts.items() if value}

@@ -10,6 +10,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from qwenhost.render.argv import argv_of
+from qwenhost.render.chart_values import pinned_values
 from qwenhost.render.flags import DEFAULT_PORT, environment, vllm_flags
 from qwenhost.render.header import header
 from qwenhost.render.host_formats import dump
@@ -106,67 +107,11 @@ def _service(plan: Plan, target: Target, engine: int) -> dict[str, Any]:
 
 
 def helm_values(plan: Plan, target: Target) -> str:
-    """Values with the plan pinned: one pool of the GPUs it was made for."""
-    chosen, layout = plan.chosen, plan.chosen.parallelism
-    gpu = plan.inputs.node.gpus[0]
-    values = {
-        "image": _image_parts(target.image_for(plan)),
-        "model": {
-            "checkpoint": chosen.checkpoint.id,
-            "repo": target.model or chosen.checkpoint.repo_id,
-            "revision": chosen.checkpoint.revision,
-            "servedName": chosen.checkpoint.repo_id,
-            "diskBytes": chosen.checkpoint.disk_bytes,
-        },
-        "plan": {"mode": "static", "vllmVersion": plan.inputs.vllm_version},
-        "pools": [
-            {
-                "name": gpu.spec or "gpu",
-                "replicas": layout.replicas,
-                "nodes": 1,
-                "gpus": layout.engine_gpus,
-                "accelerator": {
-                    "resource": "nvidia.com/gpu",
-                    # As GPU feature discovery writes the label nvidia.com/gpu.product.
-                    "product": [gpu.name.replace(" ", "-")],
-                    "minMemoryMiB": gpu.memory_total_bytes // 2**20,
-                },
-                "parallel": {
-                    "tp": layout.tensor_parallel_size,
-                    "pp": layout.pipeline_parallel_size,
-                    "dp": layout.data_parallel_size,
-                    "ep": layout.enable_expert_parallel,
-                },
-                "vllmArgs": _chart_arguments(plan),
-                "env": [{"name": k, "value": v} for k, v in environment(chosen).items()],
-            }
-        ],
-    }
-    return header(plan, _CHART_NOTE) + dump(values)
+    """Values of the chart with the plan pinned."""
+    return header(plan, _CHART_NOTE) + dump(pinned_values(plan, target))
 
 
-_CHART_NOTE: Final = "qwenhost has no chart yet: these are the values that it is going to read."
-# Said elsewhere in the values, or decided by the chart.
-_NOT_ARGUMENTS: Final = frozenset(
-    {
-        "model", "revision", "served_model_name", "host", "port", "tensor_parallel_size",
-        "pipeline_parallel_size", "data_parallel_size", "enable_expert_parallel",
-    }
-)  # fmt: skip
-
-
-def _image_parts(image: str) -> dict[str, str]:
-    """``registry:5000/vllm:v1@sha256:...`` in its parts; those it lacks are left out."""
-    name, _, digest = image.partition("@")
-    folder, slash, last = name.rpartition("/")
-    last, _, tag = last.partition(":")
-    parts = {"repository": f"{folder}{slash}{last}", "tag": tag, "digest": digest}
-    return {key: value for key, value in parts.items() if value}
-
-
-def _chart_arguments(plan: Plan) -> dict[str, Any]:
-    flags = vllm_flags(plan.chosen)
-    return {name.replace("_", "-"): value for name, value in flags.items() if name not in _NOT_ARGUMENTS}
+_CHART_NOTE: Final = "Use: helm install qwen k8s/chart -f FILE"
 
 
 def _arguments(plan: Plan, target: Target) -> list[str]:

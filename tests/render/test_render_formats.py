@@ -306,7 +306,7 @@ def test_several_engines_get_gpus_and_ports_of_their_own() -> None:
     assert [one["ports"] for one in services.values()] == [["127.0.0.1:9000:8000"], ["127.0.0.1:9001:8000"]]
     assert "put a router before them" in text
     (pool,) = yaml.safe_load(render(several_engines(), "helm"))["pools"]
-    assert (pool["replicas"], pool["gpus"]) == (2, 2)
+    assert (pool["replicas"], pool["gpusPerNode"]) == (2, 2)
 
 
 @pytest.mark.parametrize("fmt", ["argv", "config", "env", "docker", "systemd"])
@@ -359,17 +359,29 @@ def test_systemd_quotes_paths() -> None:
 def test_helm_values_pin_the_plan() -> None:
     """One pool of two H200, the checkpoint at its commit, every engine flag, no address or key."""
     values = yaml.safe_load(render(plan(), "helm"))
-    assert values["model"]["revision"] == REVISION
-    assert values["image"] == {"repository": "vllm/vllm-openai", "tag": "v0.33.0"}
+    assert values["model"] == {
+        "repoId": "Qwen/Qwen3.5-122B-A10B-FP8", "revision": REVISION, "weightsBytes": 127 * 10**9,
+    }  # fmt: skip
+    assert values["plan"] == {"mode": "pinned", "vllmVersion": "0.33.0"}
+    assert "image" not in values, "the chart's own image has what its engine needs"
     (pool,) = values["pools"]
-    assert pool["gpus"] == 2
-    assert pool["accelerator"]["product"] == ["NVIDIA-H200"]
-    assert pool["accelerator"]["minMemoryMiB"] == 143_360
-    assert pool["parallel"] == {"tp": 2, "pp": 1, "dp": 1, "ep": False}
-    assert pool["vllmArgs"]["max-num-seqs"] == 128
-    assert pool["vllmArgs"]["enable-prefix-caching"] is False
-    assert pool["env"] == [{"name": "VLLM_USE_DEEP_GEMM", "value": "0"}]
-    assert not {"host", "port", "tensor-parallel-size", "api-key"} & set(pool["vllmArgs"])
+    assert (pool["name"], pool["replicas"], pool["nodes"], pool["gpusPerNode"]) == ("h200", 1, 1, 2)
+    assert pool["accelerator"]["products"] == ["NVIDIA-H200"]
+    assert pool["accelerator"]["minMemoryMiB"] == 143_360 - 1000
+    config = pool["engine"]["config"]
+    assert (config["tensor-parallel-size"], config["max-num-seqs"]) == (2, 128)
+    assert config["no-enable-prefix-caching"] is True
+    assert pool["engine"]["env"] == {"VLLM_USE_DEEP_GEMM": "0"}
+    assert not {"model", "revision", "served-model-name", "host", "port", "api-key"} & set(config)
+
+
+def test_helm_values_take_another_model() -> None:
+    """Another repository is at no commit of the plan's; a folder is on the nodes."""
+    other = yaml.safe_load(render(plan(), "helm", Target(model="me/mine")))["model"]
+    assert other == {"repoId": "me/mine", "weightsBytes": 127 * 10**9}
+    folder = yaml.safe_load(render(plan(), "helm", Target(model="/srv/qwen")))["model"]
+    assert folder["source"] == {"type": "hostPath", "hostPath": {"path": "/srv/qwen"}}
+    assert not {"repoId", "revision"} & set(folder)
 
 
 @pytest.mark.parametrize(
