@@ -9,11 +9,29 @@ import click
 from click.core import ParameterSource
 
 from qwenhost.cli import wiring
-from qwenhost.cli.options import json_option, load_options, node_options, pin_options, workload_options
+from qwenhost.cli.fleet_options import fleet_options
+from qwenhost.cli.options import (
+    json_option,
+    load_options,
+    node_options,
+    pin_options,
+    price_options,
+    workload_options,
+)
 from qwenhost.cli.output import console, write_json
+from qwenhost.cli.pricing_options import api_options
 
 if TYPE_CHECKING:
+    from qwenhost.facts import Catalog
     from qwenhost.simulate.virtual import Simulation
+
+
+def _without_replicas(function: Any) -> Any:
+    """The pins, but for --replicas: here it counts a fleet's replicas, not engines on one node."""
+    function = pin_options(function)
+    taken = function.__click_params__
+    function.__click_params__ = [param for param in taken if param.name != "replicas"]
+    return function
 
 
 @click.command("simulate")
@@ -36,29 +54,54 @@ if TYPE_CHECKING:
 @click.option(
     "--acceptance", metavar="A1,A2", help="Accepted share by draft position, where the plan drafts."
 )
-@pin_options
+@fleet_options
+@price_options
+@api_options
+@_without_replicas
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
-    r"""Simulate the planned engine under a load: latency, throughput, preemptions, cache use.
+    r"""Simulate the planned engine, or a fleet of them, under a load: latency, throughput, cache use, cost.
 
     The scheduler is vLLM's, the step times are the speed model's. Every figure is modelled, none measured.
-    Without --rate, --concurrency or --trace the plan's own concurrency is held.
+    Without --rate, --concurrency or --trace the plan's own concurrency is held. --replicas, --pool and --days
+    make a fleet: how many replicas when, what it costs a day, and what an API charges for the same requests.
+
+    Exit codes: 0 done, 2 bad input, 3 no fleet keeps the SLO, 5 an SLO given with --slo was missed.
 
     \b
     qwenhost simulate --gpus 2xH200 --workload chat --rate 8
-    qwenhost simulate --plan plan.json --concurrency 64 --requests 5000 --json
     qwenhost simulate --plan plan.json --trace AzureLLMInferenceTrace_conv.csv
+    qwenhost simulate --gpus 2xH200 --workload chat --slo
+    qwenhost simulate --gpus 2xH200 --slo ttft=1000,tpot=30,p=95 --json
+    qwenhost simulate --gpus 2xH200 --replicas 1..8 --autoscale in-flight=99 --days 1 --rate 60 --html f.html
+    qwenhost simulate --plan plan.json --replicas 4 --spare 1 --fail-mtbf 500 --trace week.jsonl --slo
+    qwenhost simulate --gpus 2xH200 --replicas 2 --schedule "mon-fri 08:00-20:00=6" --days 7 --rate 60
+    qwenhost simulate --pool 2xH200 --pool 2xH200,tier=spot,spot=2 --days 1 --rate 60 --find-fleet
     """
     from qwenhost.cli.simulation_setup import simulated
 
     if ctx.get_parameter_source("workload") is ParameterSource.DEFAULT and options["plan_file"]:
         options["workload"] = None  # the plan's own
+    fleet = _fleet(wiring.catalog(ctx), options, as_json=as_json)
+    if fleet is not None:
+        ctx.exit(fleet)
     result = simulated(wiring.catalog(ctx), options)
     if as_json:
         write_json(result)
     else:
         _show(result)
+
+
+def _fleet(known: Catalog, options: dict[str, Any], *, as_json: bool) -> int | None:
+    """The exit code of a fleet's run or of a search for the rate; None for one engine under a load."""
+    from qwenhost.cli import fleet_run, fleet_setup
+
+    if fleet_setup.wants_fleet(options):
+        return fleet_run.run_fleet(known, options, as_json=as_json)
+    if options["slo"] is not None:
+        return fleet_run.find_replica_rate(known, options, as_json=as_json)
+    return None
 
 
 def _show(result: Simulation) -> None:

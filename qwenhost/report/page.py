@@ -35,11 +35,11 @@ def html(comparison: Comparison) -> str:
         "legend": plots.BUCKETS,
         "memory_rows": charts.memory_rows(comparison.plan.memory_per_gpu),
         "command": shlex.join(comparison.plan.vllm_argv),
-        "style": Markup(_asset("report.css")),  # noqa: S704 - our own file
-        "script": Markup(_asset("theme.js")),  # noqa: S704 - our own file
+        "style": Markup(asset("report.css")),  # noqa: S704 - our own file
+        "script": Markup(asset("theme.js")),  # noqa: S704 - our own file
         "notes": sources,
     }
-    return _environment().get_template("report.html.j2").render(view)
+    return environment().get_template("report.html.j2").render(view)
 
 
 def _banner(comparison: Comparison) -> tuple[str, str] | None:
@@ -120,8 +120,9 @@ def _plots(comparison: Comparison) -> dict[str, Markup]:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    loader = jinja2.FunctionLoader(_asset)
+def environment() -> jinja2.Environment:
+    """The templates; every text is escaped, a missing name is an error."""
+    loader = jinja2.FunctionLoader(asset)
     return jinja2.Environment(
         loader=loader,
         autoescape=True,
@@ -131,5 +132,6 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file beside the templates."""
     return (resources.files("qwenhost.report") / "templates" / name).read_text(encoding="utf-8")

@@ -41,6 +41,7 @@ class Decoding:
         self._finish: list[Event] = []
         self._grow: list[Event] = []
         self._context = 0  # exact without speculation, unused with it
+        self._summed: int | None = None  # with speculation, until something changes
 
     def __len__(self) -> int:
         return len(self._members)
@@ -53,7 +54,9 @@ class Decoding:
         """Sum of the sequences' lengths."""
         if not self._acceptance.speculative:
             return self._context
-        return sum(sequence.request.prompt_tokens + self.generated(sequence) for sequence in self._members)
+        if self._summed is None:
+            self._summed = sum(s.request.prompt_tokens + self.generated(s) for s in self._members)
+        return self._summed
 
     @property
     def growth_per_step(self) -> float:
@@ -77,6 +80,7 @@ class Decoding:
     def join(self, sequence: Sequence) -> None:
         """Decode from the next step on."""
         self._members[sequence] = None
+        self._summed = None
         self._context += sequence.request.prompt_tokens + sequence.base
         sequence.join = self.steps
         sequence.offset = self._acceptance.offset()
@@ -91,6 +95,7 @@ class Decoding:
             advanced = sequence.base + self.steps - sequence.join
             self._context -= sequence.request.prompt_tokens + advanced
             del self._members[sequence]
+            self._summed = None
 
     def await_growth(self, sequence: Sequence) -> None:
         """Note the step whose tokens no longer fit the blocks held."""
@@ -103,6 +108,7 @@ class Decoding:
         """Let steps pass."""
         if self._members:
             self.steps += steps
+            self._summed = None
             self._context += len(self._members) * steps
 
     def finished(self) -> Iterator[Sequence]:

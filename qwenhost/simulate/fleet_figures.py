@@ -126,6 +126,8 @@ def _windows(config: FleetConfig, log: FleetLog, window_s: float) -> tuple[Windo
                 requests=len(rows),
                 request_per_s=len(rows) / length,
                 failed=sum(log.outcome[row] != DONE for row in rows),
+                input_tokens=sum(log.input_tokens[row] for row in rows if log.outcome[row] == DONE),
+                output_tokens=sum(log.output_tokens[row] for row in rows),
                 kept_slo=sum(log.kept[row] for row in rows) / len(rows) if rows else None,
                 ttft_ms_p50=_at(log.ttft_s, rows, 50),
                 ttft_ms_p90=_at(log.ttft_s, rows, 90),

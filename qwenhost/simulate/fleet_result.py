@@ -23,6 +23,9 @@ class Window(Value, frozen=True, kw_only=True):
     requests: int
     request_per_s: float
     failed: int
+    input_tokens: int
+    """Of the answered requests, as the next."""
+    output_tokens: int
     kept_slo: float | None
     """Share of the requests; None without any."""
     ttft_ms_p50: float | None
