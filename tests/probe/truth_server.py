@@ -124,10 +124,10 @@ class Answer:
                  "total_tokens": self.counted + self.prompt_tokens,
                  "prompt_tokens_details": {"cached_tokens": 3}}  # fmt: skip
         if self.kind == "messages":
-            out = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}
+            last: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}
             if self.usage:
-                out["usage"] = {"output_tokens": self.counted}
-            return sse(out, "message_delta") + sse({"type": "message_stop"}, "message_stop")
+                last["usage"] = {"output_tokens": self.counted}
+            return sse(last, "message_delta") + sse({"type": "message_stop"}, "message_stop")
         if self.kind == "responses":
             usage = {"input_tokens": self.prompt_tokens, "output_tokens": self.counted,
                      "input_tokens_details": {"cached_tokens": 3},
@@ -195,6 +195,11 @@ class Connection(asyncio.Protocol):
             header = "x-qwenhost-simulated: 1\r\n" if options.get("simulated") == "header" else ""
             card = b'{"data":[{"id":"truth","owned_by":"vllm","max_model_len":4096%b}]}' % label
             self.transport.write(plain(200, card, extra=header))
+        elif url.endswith("/tokenize"):
+            asked = json.loads(body)
+            texts = [message["content"] for message in asked.get("messages", ())] or [asked["prompt"]]
+            count = sum(len(str(text).split()) for text in texts) + 10 * ("messages" in asked)
+            self.transport.write(plain(200, json.dumps({"count": count}).encode()))
         elif path in ("chat/completions", "completions", "responses", "messages"):
             log = TRUTH[request_id] = {
                 "received": received, "tokens": [], "done": None, "authorization": authorization,
