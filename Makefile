@@ -42,6 +42,7 @@ docs: install
 	$(BIN)/python docs/make_readme.py
 	$(BIN)/python k8s/make_plans.py
 	$(BIN)/python k8s/make_dashboard.py
+	$(BIN)/python k8s/make_docs.py
 
 clean:
 	rm -rf $(VENV) dist build demo-out

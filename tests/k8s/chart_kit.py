@@ -99,7 +99,10 @@ TOGGLES: dict[str, Case] = {
     "read-only-root": sets("security.readOnlyRootFilesystem=true", "image.digest=sha256:" + "a" * 64),
     "extra-object": sets("extraObjects[0].apiVersion=v1", "extraObjects[0].kind=ConfigMap", "extraObjects[0].metadata.name=x"),
 }  # fmt: skip
-CASES: dict[str, Case] = TOGGLES | {
+FABRICS: dict[str, Case] = {
+    f"fabric-{path.stem}": (*MULTI_NODE, "-f", str(path)) for path in sorted((EXAMPLES / "fabric").glob("*.yaml"))
+}
+CASES: dict[str, Case] = TOGGLES | FABRICS | {
     f"example-{path.stem}": ("-f", str(path)) for path in sorted(EXAMPLES.glob("*.yaml"))
 }
 NEEDS_VERSION = {"dra": "1.34", "example-dra-ladder": "1.34", "oci": "1.33", "example-airgapped": "1.33"}

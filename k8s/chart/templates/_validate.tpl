@@ -84,8 +84,8 @@ What the schema cannot say: one sentence each, with the key, and all of them at 
 {{- range $p.checkpoints -}}
 {{- if and .fetched (not .repoId) -}}
 {{- $wrong = append $wrong (printf "model.repoId: say which repository the pool %s serves, for example Qwen/Qwen3.5-122B-A10B-FP8, with its revision and weightsBytes." $p.name) -}}
-{{- else if and .fetched (not (regexMatch "^[0-9a-f]{40}$" (default "" .revision))) (ne $source.type "s3") -}}
-{{- $wrong = append $wrong (printf "model.revision: give the commit of %s, 40 hexadecimal digits; a branch would move under a running service." .repoId) -}}
+{{- else if and .fetched (not .revision) (eq $v.weights.type "emptyDir") (ne $source.type "s3") -}}
+{{- $wrong = append $wrong (printf "model.revision: give the commit of %s, 40 hexadecimal digits; with weights.type=emptyDir every pod would fetch whatever its branch holds by then." .repoId) -}}
 {{- end -}}
 {{- end -}}
 {{- if lt (int64 $p.weightsBytes) 1000000000 -}}

@@ -61,7 +61,9 @@ def stalled_engines(page: str, seen: dict, state: str, stall_s: float, now: floa
             since = now
         kept[engine] = (count, since)
         if now - since >= stall_s:
-            sentences.append(f"engine {engine}: {running[engine]:.0f} requests run, no step for {now - since:.0f} s")
+            sentences.append(
+                f"engine {engine}: {running[engine]:.0f} requests run, no step for {now - since:.0f} s"
+            )
     with open(state + ".new", "w", encoding="utf-8") as file:
         json.dump(kept, file)
     os.replace(state + ".new", state)
