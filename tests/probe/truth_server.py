@@ -220,6 +220,9 @@ class Connection(asyncio.Protocol):
         request_id: str,
         log: dict[str, Any],
     ) -> None:
+        if options.get("pictures") == "no" and "image_url" in json.dumps(request):
+            self.transport.write(plain(400, b'{"error":{"message":"takes no pictures"}}'))
+            return
         fault = options.get("fault", "") if request_id else ""  # Calibration sends no id.
         if "every" in options and int(request_id.rsplit("-", 1)[-1] or 0) % int(options["every"]):
             fault = ""
