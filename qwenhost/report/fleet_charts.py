@@ -1,4 +1,4 @@
-"""A fleet's plots, each at any width: demand, replicas, latency, service level, money; one replica's curve."""
+"""A fleet's plots at any width: demand, replicas, latency, service level, money; one replica's curve."""
 
 from __future__ import annotations
 

@@ -40,8 +40,7 @@ class Decoding:
         self._members: dict[Sequence, None] = {}
         self._finish: list[Event] = []
         self._grow: list[Event] = []
-        self._context = 0  # exact without speculation, unused with it
-        self._summed: int | None = None  # with speculation, until something changes
+        self._context = 0.0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -51,12 +50,11 @@ class Decoding:
 
     @property
     def context_tokens(self) -> int:
-        """Sum of the sequences' lengths."""
-        if not self._acceptance.speculative:
-            return self._context
-        if self._summed is None:
-            self._summed = sum(s.request.prompt_tokens + self.generated(s) for s in self._members)
-        return self._summed
+        """Sum of the sequences' lengths; with speculation what is expected of their steps.
+
+        A sum over the sequences would be exact, and most of a simulation's time.
+        """
+        return round(self._context)
 
     @property
     def growth_per_step(self) -> float:
@@ -80,7 +78,6 @@ class Decoding:
     def join(self, sequence: Sequence) -> None:
         """Decode from the next step on."""
         self._members[sequence] = None
-        self._summed = None
         self._context += sequence.request.prompt_tokens + sequence.base
         sequence.join = self.steps
         sequence.offset = self._acceptance.offset()
@@ -92,10 +89,10 @@ class Decoding:
     def leave(self, sequence: Sequence) -> None:
         """Decode no more; its events are void once the caller raises its epoch."""
         if sequence in self._members:
-            advanced = sequence.base + self.steps - sequence.join
+            advanced = sequence.base + (self.steps - sequence.join) * self._acceptance.mean_tokens
             self._context -= sequence.request.prompt_tokens + advanced
             del self._members[sequence]
-            self._summed = None
+            self._context = self._context if self._members else 0.0  # no drift
 
     def await_growth(self, sequence: Sequence) -> None:
         """Note the step whose tokens no longer fit the blocks held."""
@@ -108,8 +105,7 @@ class Decoding:
         """Let steps pass."""
         if self._members:
             self.steps += steps
-            self._summed = None
-            self._context += len(self._members) * steps
+            self._context += self.growth_per_step * steps
 
     def finished(self) -> Iterator[Sequence]:
         """Sequences that have all their tokens; each must have left before the next is asked for."""

@@ -263,7 +263,8 @@ class Fleet:
             if rank.engine.idle:
                 rank.version += 1
             else:
-                self._push(rank, rank.clock_s + rank.engine.quiet_s())
+                alone = len(self.lives.ready) == len(rank.replica.ranks) == 1
+                self._push(rank, rank.clock_s + (0.0 if alone else rank.engine.quiet_s()))
 
     def _push(self, rank: FleetRank, at_s: float) -> None:
         rank.version += 1
