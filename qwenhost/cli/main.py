@@ -18,7 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "plan": ("qwenhost.cli.plan:command", "Choose checkpoint, layout and every vLLM flag for a node."),
     "render": (
         "qwenhost.cli.render:command",
-        "Write a plan as argv, config, docker, compose, systemd or Helm values.",
+        "Write a plan as argv, config, docker, compose, systemd, Helm values or manifests.",
     ),
     "serve": ("qwenhost.cli.serve:command", "Start and supervise vLLM from a plan."),
     "fetch": ("qwenhost.cli.fetch:command", "Fetch and verify weights, and start nothing."),

@@ -19,16 +19,25 @@ if TYPE_CHECKING:
 
 # The names of qwenhost.render.FORMATS; importing it here would slow --help down.
 FORMATS = ("argv", "config", "env", "docker", "compose", "systemd", "helm")
+MANIFESTS = "k8s"
 
 
 @click.command("render")
 @click.argument("plan_file", metavar="[PLAN]", required=False, type=click.Path(path_type=Path))
-@click.option("--format", "-f", "fmt", type=click.Choice(FORMATS), default="argv", show_default=True)
+@click.option(
+    "--format", "-f", "fmt", type=click.Choice([*FORMATS, MANIFESTS]), default="argv", show_default=True
+)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="File to write instead of stdout.")
 @click.option("--model", help="Local folder or hub id in place of the plan's checkpoint.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
 @click.option("--image", help="Container image in place of vLLM's own.")
+@click.option("--release", default="qwen", show_default=True, help="With k8s: name of the objects.")
+@click.option("--namespace", default="default", show_default=True, help="With k8s: where they will live.")
+@click.option(
+    "--values", multiple=True, type=click.Path(path_type=Path), help="With k8s: further chart values."
+)
+@click.option("--kube-version", default="1.34", show_default=True, help="With k8s: the cluster's version.")
 @node_options
 @workload_options
 @load_options
@@ -44,7 +53,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write a plan as argv, vLLM config, env file, docker, compose, systemd unit or Helm values.
+    """Write a plan as argv, vLLM config, env file, docker, compose, systemd unit, Helm values or manifests.
 
     PLAN is a file by `qwenhost plan --save`; without it a plan is made for --gpus or this machine. No
     format ever holds a secret.
@@ -52,12 +61,14 @@ def command(
     \b
     qwenhost render plan.json --format compose --output compose.yaml
     qwenhost render --gpus 2xH200 --workload chat --format systemd
+    qwenhost render --gpus 2xH200 --format k8s --namespace llm | kubectl apply -n llm -f -
     sh -c "$(qwenhost render plan.json)"
     """  # noqa: D301 - click wants the character itself
     from qwenhost.render import render
 
     plan = _plan(ctx, plan_file, options)
-    text = render(plan, fmt, _target(plan_file, options))
+    target = _target(plan_file, options)
+    text = _manifests(plan, target, options) if fmt == MANIFESTS else render(plan, fmt, target)
     if as_json:
         write_json(_document(plan, fmt, text, options))
     elif output:
@@ -80,6 +91,19 @@ def _plan(ctx: click.Context, plan_file: Path | None, options: dict[str, Any]) -
     from qwenhost.plan import load_plan
 
     return load_plan(plan_file)
+
+
+def _manifests(plan: Plan, target: Any, options: dict[str, Any]) -> str:
+    from qwenhost.cli.render_k8s import plain_manifests
+    from qwenhost.render import render
+
+    return plain_manifests(
+        render(plan, "helm", target),
+        release=options["release"],
+        namespace=options["namespace"],
+        more=options["values"],
+        kube_version=options["kube_version"],
+    )
 
 
 def _target(plan_file: Path | None, options: dict[str, Any]) -> Any:

@@ -76,7 +76,7 @@ def test_a_liveness_probe_alone_kills_an_engine_that_loads() -> None:
     start = GOOD.index("          startupProbe:")
     end = GOOD.index("          livenessProbe:")
     text = GOOD[:start] + GOOD[end:]
-    without_budget = text.replace('      annotations: {qwenhost.dev/startup-seconds: "1800"}\n', "")
+    without_budget = text.replace('      annotations: {qwenhost.io/startup-seconds: "1800"}\n', "")
     for found in (findings(text), findings(without_budget)):
         assert "startup_budget" in [one.rule for one in found]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qwenhost.kubernetes.check.bundle import Bundle, PodTemplate
     from qwenhost.kubernetes.manifests import Finding, Place
 
-STARTUP_ANNOTATION: Final = "qwenhost.dev/startup-seconds"
+STARTUP_ANNOTATION: Final = "qwenhost.io/startup-seconds"
 """On a pod: what its plan needs from the start of the engine to the first answer, in seconds."""
 _DEFAULT_GRACE_S: Final = 30  # what Kubernetes takes when nothing is written
 _DEFAULT_PROGRESS_S: Final = 600
