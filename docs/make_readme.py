@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md, or check that they are current (``--check``).
+"""Fill the generated parts of README.md and docs/speed.md, or check that they are current (``--check``).
 
 ``<!-- run: COMMAND -->`` is followed by a fenced block with what the command prints;
 ``<!-- table: FILE [rows N] -->`` by the first table of a Markdown file, or by its first rows.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
 RUN = re.compile(r"(<!-- run: (?P<command>.+?) -->\n)```[a-z]*\n(?:(?!```).*\n)*```")
 TABLE = re.compile(r"(<!-- table: (?P<file>\S+)(?: rows (?P<rows>\d+))? -->\n)(?:\|.*\n?)+")
 
@@ -44,21 +44,23 @@ def first_table(file: str, rows: str | None) -> str:
 
 
 def filled(text: str) -> str:
-    """The README with every generated part made anew."""
+    """A page with every generated part made anew."""
     text = RUN.sub(lambda m: f"{m[1]}```text\n$ {m['command']}\n{output_of(m['command'])}\n```", text)
     return TABLE.sub(lambda m: m[1] + first_table(m["file"], m["rows"]), text)
 
 
 def main() -> int:
-    """Write the README; with ``--check`` say whether it is current."""
-    before = README.read_text()
-    after = filled(before)
-    if "--check" in sys.argv:
-        if before != after:
-            print("README.md is not current: run make docs", file=sys.stderr)
-        return int(before != after)
-    README.write_text(after)
-    return 0
+    """Write the pages; with ``--check`` say which are not current."""
+    old = 0
+    for page in PAGES:
+        before = page.read_text()
+        after = filled(before)
+        if "--check" not in sys.argv:
+            page.write_text(after)
+        elif before != after:
+            print(f"{page.name} is not current: run make docs", file=sys.stderr)
+            old = 1
+    return old
 
 
 if __name__ == "__main__":
