@@ -40,7 +40,7 @@ class TurnStats:
         self.turns = 0
         self.busy_s = 0.0
         self.longest_s = 0.0
-        self._cpu_wait_started = _cpu_wait_s()
+        self._cpu_wait_started = _cpu_waits()
         self._bins: dict[int, list[float]] = {}
 
     def add(self, busy_s: float, slept_s: float) -> None:
@@ -61,6 +61,7 @@ class TurnStats:
         loop sleeps waits for nothing. So P(delay > x) = sum(max(0, L - x)) / duration.
         """
         duration = max(now() - self.started, 1e-9)
+        waited_s, waits = (b - a for a, b in zip(self._cpu_wait_started, _cpu_waits(), strict=True))
         turns = [(total / count, count) for count, total in self._bins.values()]
 
         def share_later_than(x: float) -> float:
@@ -78,7 +79,8 @@ class TurnStats:
             p99_ms=exceeded_by(0.01) * 1000,
             max_ms=self.longest_s * 1000,
             busy_share=min(1.0, self.busy_s / duration),
-            cpu_wait_share=(_cpu_wait_s() - self._cpu_wait_started) / duration,
+            cpu_wait_share=waited_s / duration,
+            cpu_wait_ms=waited_s / max(waits, 1) * 1000,
         )
 
 
@@ -92,6 +94,8 @@ class LoopLag(msgspec.Struct, frozen=True, kw_only=True):
     """Wall time not spent waiting for something to do."""
     cpu_wait_share: float = 0.0
     """Time in which this thread could have run, but other processes had the cores; 0 where unknown."""
+    cpu_wait_ms: float = 0.0
+    """Mean length of these waits, over all times the thread got a core."""
 
     def as_mapping(self) -> Mapping[str, float]:
         """Under the names used in ``Measurements.client``."""
@@ -101,15 +105,17 @@ class LoopLag(msgspec.Struct, frozen=True, kw_only=True):
             "loop_lag_max_ms": self.max_ms,
             "loop_busy_share": self.busy_share,
             "cpu_wait_share": self.cpu_wait_share,
+            "cpu_wait_ms": self.cpu_wait_ms,
         }
 
 
-def _cpu_wait_s() -> float:
-    """Seconds this thread has waited for a core so far (``run_delay`` of the kernel's schedstat)."""
+def _cpu_waits() -> tuple[float, int]:
+    """Seconds that this thread has waited for a core so far, and how often it got one (schedstat)."""
     try:
-        return int(_SCHEDSTAT.read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+        _, waited_ns, slices = _SCHEDSTAT.read_text().split()
+        return int(waited_ns) / 1e9, int(slices)
+    except (OSError, ValueError):
+        return 0.0, 0
 
 
 class StampingSelector(selectors.DefaultSelector):  # type: ignore[misc,unused-ignore]

@@ -78,6 +78,21 @@ def test_a_busy_client_is_void() -> None:
     assert "p95 loop lag 30.0 ms" in late
 
 
+def waiting(share: float, wait_ms: float) -> LoopLag:
+    return LoopLag(p95_ms=1, p99_ms=1, max_ms=1, busy_share=0.1, cpu_wait_share=share, cpu_wait_ms=wait_ms)
+
+
+def test_a_client_that_others_kept_from_the_cores_is_void() -> None:
+    """Half the time without a core; or a twentieth in waits longer than a stamp may be late (10 ms)."""
+    starved = judge(GOOD, lag=waiting(0.51, 0.1))
+    assert starved == "others held this machine: the client was without a core for 51% of the time"
+    reason = judge(GOOD, lag=waiting(0.06, 10.5))
+    assert reason is not None
+    assert "6% of the time, 10.5 ms at a time, allowed 10.0 ms" in reason
+    assert judge(GOOD, lag=waiting(0.49, 9.5)) is None
+    assert judge(GOOD, lag=waiting(0.04, 30)) is None
+
+
 def test_a_pause_of_the_machine_is_said() -> None:
     """p99 alone is a warning."""
     lag = LoopLag(p95_ms=1, p99_ms=50, max_ms=60, busy_share=0.5)
