@@ -4,8 +4,10 @@
 
 The truth server of the tests emits 100 tokens a request, the first after 200 ms, then one every 20 ms,
 each stream on its own timers. CPU per token is the slope between 64 and 256 streams, which cancels start
-and calibration; recording is complete (every arrival kept, every event decoded). Prints a table and
-writes results/probe_cost-DATE.json. ``cpu_wait_share`` tells how much other processes disturbed it.
+and calibration; recording is complete (every arrival kept, every event decoded, every record written to
+a file). A bare reader, which receives and stamps and does nothing else, is measured in the same way against
+the same server in between: the floor that the kernel sets on this machine at this hour. Writes
+results/probe_cost-DATE.json. ``cpu_wait_share`` tells how much other processes disturbed it.
 """
 
 from __future__ import annotations
@@ -13,10 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import select
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +55,8 @@ def main() -> None:
         }
         found["streams"] = many_streams(port, arguments.streams)
         server.kill()
-    found["best_us_per_token"] = min(run["us_per_token"] for run in found["runs"])
+    for name in ("us_per_token", "bare_reader_us_per_token"):
+        found[f"best_{name}"] = min(run[name] for run in found["runs"])
     print(json.dumps(found, indent=2))
     print(write_result("probe_cost", found))
 
@@ -57,11 +64,49 @@ def main() -> None:
 def slope(port: int) -> dict[str, Any]:
     """CPU per further token between 64 and 256 streams, and the accuracy at 256."""
     few, many = one_run(port, 64), one_run(port, 256)
+    bare_few, bare_many = bare_reader(port, 64), bare_reader(port, 256)
     return {
         "us_per_token": (many["cpu_s"] - few["cpu_s"]) / (many["tokens"] - few["tokens"]) * 1e6,
+        "bare_reader_us_per_token": (bare_many[0] - bare_few[0]) / (bare_many[1] - bare_few[1]) * 1e6,
+        "us_per_token_start_included": many["cpu_s"] / many["tokens"] * 1e6,
+        "bare_reader_us_per_token_start_included": bare_many[0] / bare_many[1] * 1e6,
         "at_64": few,
         "at_256": many,
     }
+
+
+def bare_reader(port: int, streams: int) -> tuple[float, int]:
+    """CPU seconds and segments of a loop that only receives and stamps, waking as often as the probe."""
+    asked = json.dumps({"model": "truth", "stream": True, "messages": [], "max_completion_tokens": TOKENS})
+    request = (
+        f"POST /ttft=0.2,itl=0.02/v1/chat/completions HTTP/1.1\r\nHost: bare\r\nx-request-id: bare-0\r\n"
+        f"Content-Length: {len(asked)}\r\n\r\n{asked}"
+    ).encode()
+    waiting, buffer = select.epoll(), bytearray(1 << 18)
+    sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(streams)]
+    for sock in sockets:
+        waiting.register(sock.fileno(), select.EPOLLIN)
+        sock.setblocking(False)
+        sock.send(request)
+    by_descriptor = {sock.fileno(): sock for sock in sockets}
+    more, live, stamps = streams * (WAVES - 1), streams, array("d")
+    before = time.process_time()
+    while live:
+        time.sleep(0.0005)
+        for descriptor, _ in waiting.poll(0, streams):
+            size = by_descriptor[descriptor].recv_into(buffer)
+            stamps.append(time.monotonic())
+            if buffer.endswith(b"0\r\n\r\n", 0, size):
+                if more:
+                    by_descriptor[descriptor].send(request)
+                    more -= 1
+                else:
+                    live -= 1
+    spent = time.process_time() - before
+    for sock in sockets:
+        sock.close()
+    waiting.close()
+    return spent, len(stamps)
 
 
 def one_run(port: int, concurrency: int) -> dict[str, Any]:
@@ -113,17 +158,19 @@ def many_streams(port: int, streams: int) -> dict[str, Any]:
 
 
 def probe(port: int, *, concurrency: int, requests: int, output: int, path: str) -> ProbeResult:
-    """A closed loop against the truth server, without warm-up."""
-    return run_probe(
-        ProbeConfig(
-            url=f"http://127.0.0.1:{port}/{path}",
-            concurrency=concurrency,
-            requests=requests,
-            warmup=0,
-            input_tokens=TokenStats(mean=64),
-            output_tokens=TokenStats(mean=output),
+    """A closed loop against the truth server, without warm-up, recorded to a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run_probe(
+            ProbeConfig(
+                url=f"http://127.0.0.1:{port}/{path}",
+                concurrency=concurrency,
+                requests=requests,
+                warmup=0,
+                input_tokens=TokenStats(mean=64),
+                output_tokens=TokenStats(mean=output),
+                records=Path(folder) / "records.jsonl",
+            )
         )
-    )
 
 
 def told(port: int) -> dict[str, Any]:
