@@ -96,7 +96,8 @@ def api_cost(
         batch=usage.batch if batch is None else batch,
         residency=residency or usage.inference_geo,
     )
-    return _bill(price, usage, rates_on(price, as_of, usage.prompt_tokens), multiplier)
+    length = usage.prompt_tokens if usage.long_context is None else math.inf if usage.long_context else 0.0
+    return _bill(price, usage, rates_on(price, as_of, length), multiplier)
 
 
 class UsageTable:
@@ -233,7 +234,10 @@ def _sum_by_class(usages: list[Usage], threshold: float) -> dict[_Class, list[fl
     for use in usages:
         plain, read, out = use.uncached_input_tokens, use.cache_read_tokens, use.output_tokens
         five, hour, searches = use.cache_write_5m_tokens, use.cache_write_1h_tokens, use.web_searches
-        key = (plain + five + hour + read > threshold, use.batch, use.inference_geo)
+        long = use.long_context
+        if long is None:
+            long = plain + five + hour + read > threshold
+        key = (long, use.batch, use.inference_geo)
         sums = classes.get(key)
         if sums is None:
             sums = classes[key] = [0.0] * len(_SUMMED)

@@ -19,6 +19,7 @@ from qwenhost.units import DAYS_PER_MONTH, TOKENS_PER_MTOK
 if TYPE_CHECKING:
     from qwenhost.facts import ApiPrice, Catalog, Workload
 
+BEYOND_TIERS = "is above the highest published tier: ask for custom limits"
 POLICIES: tuple[CachePolicy, ...] = ("none", "5m", "1h")
 
 
@@ -255,4 +256,4 @@ def _rate_limit(
         ):
             return limit.tier, (f"the peak and the bill fit the published tier {limit.tier!r}",)
     need = f"the peak of {peak_per_minute:,.0f} requests a minute, or the bill,"
-    return None, (f"{need} is above the highest published tier: ask for custom limits",)
+    return None, (f"{need} {BEYOND_TIERS}",)

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from qwenhost.facts import ApiPrice, CacheRules, Catalog, Workload
 
 SCHEMA = "qwenhost.cost/1"
-SUMMED = "a usage report adds requests up: a request here is a row of the report"
+SUMMED = (
+    "a usage report adds requests up: a request here is a row of the report, and counts as short prompts "
+    "unless the report is grouped by context_window"
+)
 
 
 class QuoteLine(Value, frozen=True, kw_only=True):

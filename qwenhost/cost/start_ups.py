@@ -37,7 +37,7 @@ def start_hours_per_node_month(catalog: Catalog, plan: Plan) -> Figure:
         as_of=warm.source.as_of.isoformat(),
         note=(
             f"{each_s:,.0f} s a start ({best_s:,.0f} to {worst_s:,.0f} s), {starts.value:g} starts and "
-            f"{upgrades.value:g} rolling upgrades a month"
+            f"{upgrades.value:g} rolling upgrade{'' if upgrades.value == 1 else 's'} a month"
         ),
     )
 

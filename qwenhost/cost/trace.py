@@ -74,7 +74,11 @@ def load_trace(path: Path) -> Trace:
         return _of_trace(rows, str(path))
     usages = [usage_of_row(row, f"{path}: row {number}") for number, row in enumerate(rows, 1)]
     if "bucket_start" in rows[0] or _COLUMNS_OF_CONSOLE.keys() & rows[0].keys():
-        return Trace(usages=usages, turns=[], times_s=[], summed=True)
+        sums = [
+            msgspec.structs.replace(usage, long_context=_is_long(row))
+            for usage, row in zip(usages, rows, strict=True)
+        ]
+        return Trace(usages=sums, turns=[], times_s=[], summed=True)
     times = [_time(row) for row in rows]
     known = [at for at in times if at is not None]
     if len(known) < len(rows):
@@ -148,6 +152,15 @@ def _of_trace(rows: list[Any], name: str) -> Trace:
         for request in kept
     ]  # fmt: skip
     return Trace(usages=usages, turns=turns if told else [], times_s=[request.at_s for request in kept])
+
+
+def _is_long(row: Mapping[str, Any]) -> bool:
+    """Whether a row of a usage report sums requests above the long-context threshold.
+
+    Anthropic's report says so where it is grouped by ``context_window`` (``0-200k``, ``200k-1M``); other rows
+    count as short, since a sum has no prompt length.
+    """
+    return str(row.get("context_window") or "").startswith("200k")
 
 
 def _time(row: Mapping[str, Any]) -> float | None:

@@ -27,6 +27,8 @@ class Usage(Value, frozen=True, kw_only=True):
     web_searches: float = 0.0
     batch: bool = False
     inference_geo: str | None = None
+    long_context: bool | None = None
+    """Where a sum of many requests says so itself; None = by the prompt's length."""
 
     @property
     def prompt_tokens(self) -> float:

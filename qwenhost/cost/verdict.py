@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from qwenhost.cost.api_lines import BEYOND_TIERS
 from qwenhost.cost.comparison import Verdict
 from qwenhost.units import format_usd
 
@@ -56,6 +57,7 @@ def verdict_of(
             *_cautions(side, baseline, cheapest),
             *_forgotten(idle),
             *_searching(searches, baseline),
+            *_limited(baseline),
             *_aged(stale),
             QUALITY,
         ),
@@ -159,6 +161,11 @@ def _cautions(side: SelfHost, baseline: ApiLine, cheapest: ApiLine | None) -> li
             "for privacy, control or fine-tuning."
         )
     return found
+
+
+def _limited(baseline: ApiLine) -> list[str]:
+    """Where no published tier of the baseline carries the peak or the bill."""
+    return [f"{baseline.name}: {said}." for said in baseline.remarks if said.endswith(BEYOND_TIERS)]
 
 
 def _aged(stale: Sequence[StaleFact]) -> list[str]:

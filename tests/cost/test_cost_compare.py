@@ -53,6 +53,16 @@ def test_above_the_break_even_self_hosting_wins() -> None:
     assert found.verdict.headline.startswith("Self-host: it saves $14,314 a month")
 
 
+def test_a_bill_beyond_every_tier_is_said() -> None:
+    """100 million requests a day peak at 138,889 a minute; the highest tier takes 10,000."""
+    found = result(requests_per_day=100e6)
+    assert found.baseline.rate_limit_tier is None
+    assert any("above the highest published tier" in caution for caution in found.verdict.cautions)
+    small = result(requests_per_day=10_000)
+    assert small.baseline.rate_limit_tier == "start"
+    assert not any("published tier" in caution for caution in small.verdict.cautions)
+
+
 def test_error_1_peak_throughput_day_and_night() -> None:
     """The mean over the peak divides what a node carries: 0.52 of 864,000."""
     shaped = msgspec.structs.replace(CHAT, mean_over_peak=0.52)

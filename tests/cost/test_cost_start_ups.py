@@ -41,7 +41,7 @@ def test_a_start_is_boot_read_and_warm_up() -> None:
     assert hours.value == pytest.approx(307 * 5 / 3600)
     assert hours.low == pytest.approx((30 + 63.5 + 150) * 1 / 3600)
     assert hours.high == pytest.approx((30 + 254 + 150) * 12 / 3600)
-    assert "307 s a start (244 to 434 s), 4 starts and 1 rolling upgrades a month" in hours.note
+    assert "307 s a start (244 to 434 s), 4 starts and 1 rolling upgrade a month" in hours.note
 
 
 def test_their_hours_are_bought_again() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cost_samples import CATALOG, CHAT, DAY
+from cost_samples import CATALOG, CHAT, DAY, SONNET
 
 from qwenhost.cli.main import run
-from qwenhost.cost import ApiTerms, load_trace, quote_usage, requests_per_day, workload_of_trace
+from qwenhost.cost import ApiTerms, api_cost, load_trace, quote_usage, requests_per_day, workload_of_trace
 from qwenhost.cost.trace_workload import mean_over_peak
 from qwenhost.errors import BadInputError
 
@@ -165,6 +166,21 @@ def test_rhythm_and_volume_come_from_the_times(tmp_path: Path) -> None:
     rows = "\n".join(json.dumps({"arrival_s": at, "input_tokens": 9, "output_tokens": 9}) for at in busy)
     assert requests_per_day(load_trace(written(tmp_path, rows))) == pytest.approx(161 / 3600 * 86_400)
     assert requests_per_day(load_trace(written(tmp_path, OURS))) is None
+
+
+@pytest.mark.parametrize(("window", "usd_per_mtok"), [("0-200k", 3.0), ("200k-1M", 6.0), (None, 3.0)])
+def test_a_reports_rows_are_long_where_they_say_so(
+    tmp_path: Path, window: str | None, usd_per_mtok: float
+) -> None:
+    """A sum of 5 million tokens is no long prompt; until 2026-03-12 long ones cost twice as much."""
+    row = {"uncached_input_tokens": 5_000_000, "output_tokens": 0, "context_window": window}
+    bucket = {"starting_at": "2026-03-01T00:00:00Z", "results": [row]}
+    trace = load_trace(written(tmp_path, json.dumps({"data": [bucket]})))
+    then = ApiTerms(as_of=dt.date(2026, 3, 1))
+    quote = quote_usage(CATALOG, trace, "report", then)
+    assert quote.api[0].usd_total == pytest.approx(5 * usd_per_mtok)
+    (usage,) = trace.usages
+    assert api_cost(SONNET, usage, as_of=then.as_of).total == pytest.approx(5 * usd_per_mtok)
 
 
 def test_a_report_is_no_workload(tmp_path: Path) -> None:
