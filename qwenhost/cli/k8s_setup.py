@@ -53,7 +53,9 @@ def rung_planner(
     known: Catalog, options: Mapping[str, Any], *, least_context: int
 ) -> Callable[[Node], Plan | None]:
     """Plans as one engine over all GPUs of a machine; None unless it has the context."""
-    plan = planner(known, options)
+    # Whether it fits is asked, not what is best: without drafts, which take memory, one engine on all GPUs.
+    least = {"num_speculative_tokens": 0, "replicas": 1, "enable_expert_parallel": False}
+    plan = planner(known, least | {name: value for name, value in options.items() if value is not None})
 
     def feasible(machine: Node) -> Plan | None:
         try:
