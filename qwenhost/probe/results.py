@@ -20,6 +20,7 @@ from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.confidence import intervals
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.content import TokenFit
+from qwenhost.probe.drift import drifts
 from qwenhost.probe.gaps import GapHistogram
 from qwenhost.probe.verdict import void_reason, warnings
 
@@ -96,7 +97,7 @@ def measurements_of(run: Run) -> Measurements:
         by_url=by_url(kept, config.urls, window),
         spending=spending(kept, config, run.worst_request_usd),
         warnings=tuple(
-            _said(run, kept)
+            _said(run, kept, since_s=window.start_s if window.kind == "steady" else 0.0)
             + warnings(
                 kept,
                 lag=run.lag,
@@ -116,7 +117,7 @@ def measurements_of(run: Run) -> Measurements:
     )
 
 
-def _said(run: Run, records: Sequence[RequestRecord]) -> list[str]:
+def _said(run: Run, records: Sequence[RequestRecord], *, since_s: float) -> list[str]:
     """What a reader should know of how the run came about."""
     found = list(run.notes)
     if run.resumed:
@@ -124,6 +125,8 @@ def _said(run: Run, records: Sequence[RequestRecord]) -> list[str]:
             f"resumed {run.resumed} time{'s' * (run.resumed > 1)}: the server filled up anew each time, "
             "which the rates include"
         )
+    if run.config.ramp_to is None and not run.config.timed_by_trace:
+        found += drifts(records, since_s=since_s, seed=run.seed)
     if run.stopped_by_cap:
         found.append(f"stopped: a further request might have cost more than the cap of {_cap(run)}")
     limited = sum(record.http_status == 429 for record in records)
