@@ -13,7 +13,9 @@ from qwenhost.cli.probe_options import content_options, schedule_options, where_
 from qwenhost.cli.probe_sweep import sweep_options, wants_sweep
 
 if TYPE_CHECKING:
-    from qwenhost.measurements import Measurements
+    from collections.abc import Sequence
+
+    from qwenhost.measurements import Measurements, RequestRecord
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -27,6 +29,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @where_options
 @click.option("--gpus", metavar="NxNAME", help="Hardware behind the endpoint, noted in the result.")
 @click.option("--save", type=_FILE, help="Write the measurements to this file.")
+@click.option("--html", type=_FILE, help="Write a page of plots: over time, distributions, against load.")
 @click.option("--records", type=_FILE, help="Write each request's record to this JSONL file as it ends.")
 @click.option(
     "--from-records", type=_FILE,
@@ -39,7 +42,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @sweep_options
 @json_option
 @click.pass_context
-def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: Any) -> int:
+def command(
+    ctx: click.Context, /, as_json: bool, save: Path | None, html: Path | None, **options: Any
+) -> int:
     r"""Offer load to the server at URL and measure TTFT, TPOT, ITL, end-to-end time and throughput.
 
     Several URLs are replicas of one service: requests are spread over them, figures given together and by
@@ -67,7 +72,7 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
     qwenhost probe http://127.0.0.1:8000 --turns 5 --think-time 3 --prefix-hit 0.7
     qwenhost probe http://127.0.0.1:8000 --trace azure.csv --trace-scale 2 --records run.jsonl
     qwenhost probe --resume run.jsonl
-    qwenhost probe --from-records run.jsonl --slo-ttft-ms 500
+    qwenhost probe --from-records run.jsonl --slo-ttft-ms 500 --html run.html
     qwenhost probe --target sonnet --max-usd 2 --requests 50 --concurrency 4
     qwenhost probe http://127.0.0.1:8000 --find-rate --slo-ttft-ms 2000 --save measurements.json
     """
@@ -78,12 +83,17 @@ def command(ctx: click.Context, /, as_json: bool, save: Path | None, **options: 
     from qwenhost.files import write_atomically
     from qwenhost.measurements import measurements_to_json
 
-    if save is not None and not save.absolute().parent.is_dir():
-        raise BadInputError(f"--save {save}: no such folder", remedy="Make the folder first.")
+    for flag, file in (("--save", save), ("--html", html)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise BadInputError(f"{flag} {file}: no such folder", remedy="Make the folder first.")
     _require_one_source(options)
     if wants_sweep(options):
-        return probe_sweep.run(config_of(ctx, options), options, as_json=as_json, save=save)
-    measured = _recorded(options) if options["from_records"] else _measured(ctx, options)
+        return probe_sweep.run(config_of(ctx, options), options, as_json=as_json, save=save, html=html)
+    measured, records = _recorded(options) if options["from_records"] else _measured(ctx, options)
+    if html is not None:
+        from qwenhost.report.probe_page import run_html
+
+        write_atomically(html, run_html(measured, records).encode())
     if save is not None:
         write_atomically(save, measurements_to_json(measured))
     if as_json:
@@ -107,7 +117,7 @@ def _require_one_source(options: dict[str, Any]) -> None:
         raise BadInputError("--resume appends to the file that it names", remedy="Leave --records out.")
 
 
-def _measured(ctx: click.Context, options: dict[str, Any]) -> Measurements:
+def _measured(ctx: click.Context, options: dict[str, Any]) -> tuple[Measurements, Sequence[RequestRecord]]:
     from qwenhost.cli.probe_config import config_of, resumed_config
     from qwenhost.cli.probe_view import live_progress, say_cost
     from qwenhost.probe import run_probe
@@ -117,16 +127,17 @@ def _measured(ctx: click.Context, options: dict[str, Any]) -> Measurements:
     config = config_of(ctx, options) if resumption is None else resumed_config(ctx, options, resumption.head)
     with live_progress() as on_progress:
         ran = run_probe(config, on_progress=on_progress, on_prepared=say_cost, resumption=resumption)
-        return ran.measurements
+        return ran.measurements, ran.records
 
 
-def _recorded(options: dict[str, Any]) -> Measurements:
+def _recorded(options: dict[str, Any]) -> tuple[Measurements, Sequence[RequestRecord]]:
     """The recorded run's figures, judged by its own SLO where none is given."""
     from qwenhost.facts import Slo
-    from qwenhost.probe.records import measurements_from
+    from qwenhost.probe.records import measurements_from, read_recording
 
     given = Slo(ttft_ms=options["slo_ttft_ms"], tpot_ms=options["slo_tpot_ms"])
-    return measurements_from(options["from_records"], None if given == Slo() else given)
+    measured = measurements_from(options["from_records"], None if given == Slo() else given)
+    return measured, read_recording(options["from_records"]).store.records
 
 
 def _exit_code(measured: Measurements, *, slo_given: bool) -> int:

@@ -105,7 +105,9 @@ def parse_sweep(text: str) -> tuple[Axis, list[float]]:
     return ("concurrency" if name == "concurrency" else "rate"), loads
 
 
-def run(config: ProbeConfig, options: dict[str, Any], *, as_json: bool, save: Path | None) -> int:
+def run(
+    config: ProbeConfig, options: dict[str, Any], *, as_json: bool, save: Path | None, html: Path | None
+) -> int:
     """Measure, show, write; the exit code."""
     from pathlib import Path as FilePath
 
@@ -120,6 +122,10 @@ def run(config: ProbeConfig, options: dict[str, Any], *, as_json: bool, save: Pa
     swept = _measured(config, options)
     if target is not None:
         write_atomically(target, sweep_to_json(swept))
+    if html is not None and swept.points:
+        from qwenhost.report.probe_page import sweep_html
+
+        write_atomically(html, sweep_html(swept).encode())
     if save is not None and swept.found is not None:
         write_atomically(save, measurements_to_json(swept.found.measurements))
     elif save is not None:
