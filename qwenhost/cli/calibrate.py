@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +13,9 @@ from qwenhost.cli.output import console, say, write_json
 
 if TYPE_CHECKING:
     from qwenhost.planner.calibration import Refit
+
+
+ENOUGH_RUNS: Final = 3
 
 
 @click.command("calibrate")
@@ -78,10 +81,12 @@ def _document(found: Refit, warnings: list[str], kept: Path | None, *, dry_run: 
 
 
 def _suspicions(found: Refit) -> list[str]:
-    """Runs that scales cannot explain are more likely a set-up that differs from the plan."""
+    """Too few runs; and those that scales cannot explain are more likely a set-up unlike the plan's."""
     from qwenhost.planner.calibration import SUSPICIOUS_ERROR
 
-    return [
+    few = len(found.calibration.measurements) < ENOUGH_RUNS
+    told = ["fewer than three runs tell the scales apart poorly; measure at one at once, some and many"]
+    return (told if few else []) + [
         f"{one.run}: {one.figure} still {one.after:+.0%} off. More likely the engine did not run as the plan "
         "says (eager mode, another kernel, throttled clocks, cached prompts) than that the model needs it."
         for one in found.errors
@@ -93,7 +98,8 @@ def _show(found: Refit) -> None:
     from rich.table import Table
 
     out, row = console(), found.calibration
-    out.print(f"[bold]{row.id}[/bold]  {len(row.measurements)} runs")
+    count = len(row.measurements)
+    out.print(f"[bold]{row.id}[/bold]  {count} run{'s' if count > 1 else ''}")
     scales = Table("constant", "built in", "refitted", "factor", "from", "to", "learned", box=None)
     for column in scales.columns[1:]:
         column.justify = "right"

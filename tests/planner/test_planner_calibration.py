@@ -315,6 +315,14 @@ def test_wrong_files_are_named(files: list[str], capsys: Capture, tmp_path: Path
         assert said in capsys.readouterr().err
 
 
+def test_one_run_is_called_few(files: list[str], capsys: Capture) -> None:
+    """It is taken, and the reader is told what would tell more."""
+    assert run(["calibrate", *files[:2], "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert "1 run\n" in shown.out
+    assert "fewer than three runs" in shown.err
+
+
 def test_doubts_are_told(files: list[str], capsys: Capture) -> None:
     """Failed requests and an interruption are said, and the run still counts."""
     path = Path(files[1])
