@@ -67,6 +67,10 @@ if TYPE_CHECKING:
     "--output-dir", type=click.Path(path_type=Path, file_okay=False), default=Path("tune-out"),
     show_default=True, help="Folder for state, measurements, logs and the winning plan.",
 )  # fmt: skip
+@click.option(
+    "--calibrate/--no-calibrate", default=True, show_default=True,
+    help="Keep what the trials teach the speed model, as qwenhost calibrate does.",
+)  # fmt: skip
 @click.option("--fresh", is_flag=True, help="Forget an earlier run in that folder.")
 @pin_options
 @price_options

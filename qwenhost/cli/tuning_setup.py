@@ -14,6 +14,7 @@ import msgspec
 
 from qwenhost.cli import wiring
 from qwenhost.cli.output import say
+from qwenhost.cli.tuning_calibration import calibrate_from
 from qwenhost.errors import BadInputError, QwenhostError
 from qwenhost.files import write_atomically
 from qwenhost.measurements import measurements_to_json
@@ -43,6 +44,7 @@ CPU_CONCURRENCY: Final = 4
 STARTUP_OF_SIMULATED_S: Final = 1.0
 _NOT_ASKED: Final = frozenset({
     "gpu_price", "gpu_tier", "gpu_provider", "vllm_bin", "stop_services", "fresh", "ready_timeout",
+    "calibrate",
 })  # fmt: skip
 
 
@@ -191,9 +193,12 @@ def _run(
     save(state)
     state = run_trials(state, measure, save=save, tell=say)
     if state.winner and options["target"] == "gpu":
-        write_atomically(
-            folder / "plan.json", plan_to_json(_final_plan(known, folder, state.winner, options))
-        )
+        final = _final_plan(known, folder, state.winner, options)
+        write_atomically(folder / "plan.json", plan_to_json(final))
+    if state.winner and options["target"] == "gpu" and not state.simulated and options["calibrate"]:
+        kept = state.calibration or calibrate_from(known, folder, state)
+        state = msgspec.structs.replace(state, calibration=kept)
+        save(state)
     return state
 
 

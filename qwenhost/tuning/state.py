@@ -74,6 +74,8 @@ class TuneState(Value, frozen=True, kw_only=True):
     trials: tuple[Trial, ...]
     winner: str | None = None
     """Id of the best trial once all are done."""
+    calibration: str | None = None
+    """File of the user's profiles that the trials' lesson went to."""
     stopped: tuple[Handover, ...] = ()
     """Services that are still to be started again."""
     started_at: str
