@@ -16,8 +16,8 @@ from qwenhost.planner.context import Context
 from qwenhost.planner.fallbacks import fallbacks
 from qwenhost.planner.judging import judge_option, question_of
 from qwenhost.planner.objective import Judged, Question, is_clearly_better, rank
-from qwenhost.planner.option import Option
 from qwenhost.planner.refine import refined
+from qwenhost.planner.running import running_model
 from qwenhost.planner.sizing import Sized, size_first
 from qwenhost.units import format_gib
 
@@ -76,28 +76,7 @@ def step_time_function(
     Raises:
         BadInputError: the candidate's checkpoint or the node's GPU is not in the catalog.
     """
-    checkpoint = catalog.checkpoints.get(candidate.checkpoint.id)
-    if checkpoint is None:
-        raise BadInputError(
-            f"the plan's checkpoint {candidate.checkpoint.id!r} is not in the catalog",
-            remedy="Give the profiles it was made with: --profiles DIR.",
-        )
-    args = candidate.engine_args
-    request = PlanRequest(
-        node=node,
-        workload=next(iter(catalog.workloads.values())),
-        slo=next(iter(catalog.workloads.values())).slo,
-        pins=Pins(mamba_ssm_cache_dtype=args.mamba_ssm_cache_dtype),
-        vllm_version=vllm_version,
-    )
-    option = Option(
-        checkpoint=candidate.checkpoint.id,
-        layout=candidate.parallelism,
-        kv_cache_dtype=args.kv_cache_dtype,
-        num_speculative_tokens=args.num_speculative_tokens,
-        enable_prefix_caching=args.enable_prefix_caching,
-    )
-    return Context(request, catalog).step_model(option, enforce_eager=args.enforce_eager).seconds
+    return running_model(candidate, node, catalog, vllm_version).seconds
 
 
 def plan_inputs(request: PlanRequest, catalog: Catalog) -> PlanInputs:
