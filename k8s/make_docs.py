@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import subprocess
@@ -93,15 +94,18 @@ def base_manifests() -> str:
 
 def report(example: str) -> str:
     """What the planner says of the GPUs that an example names, one section for each."""
-    sections = []
-    for arguments in _REPORT.findall(example):
-        # --gpus takes the rest of the line up to the next option: names of GPUs have blanks.
-        words = shlex.split(re.sub(r"--gpus ([^-]+?)(?= --| -tp|$)", r"--gpus '\1'", arguments))
-        command = [str(Path(sys.executable).parent / "qwenhost"), "plan", *words]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env={"COLUMNS": "110", "PATH": ""})
-        lines = [line.rstrip() for line in done.stdout.splitlines()]
-        sections.append(f"$ qwenhost plan {shlex.join(words)}\n" + "\n".join(lines).strip() + "\n")
-    return "\n\n".join(sections)
+    return "\n\n".join(planned(arguments) for arguments in _REPORT.findall(example))
+
+
+@functools.cache
+def planned(arguments: str) -> str:
+    """What `qwenhost plan` says to the arguments."""
+    # --gpus takes the rest of the line up to the next option: names of GPUs have blanks.
+    words = shlex.split(re.sub(r"--gpus ([^-]+?)(?= --| -tp|$)", r"--gpus '\1'", arguments))
+    command = [str(Path(sys.executable).parent / "qwenhost"), "plan", *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={"COLUMNS": "110", "PATH": ""})
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    return f"$ qwenhost plan {shlex.join(words)}\n" + "\n".join(lines).strip() + "\n"
 
 
 if __name__ == "__main__":
