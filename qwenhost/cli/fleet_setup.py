@@ -252,7 +252,7 @@ def _work(known: Catalog, options: Mapping[str, Any], workload: Workload, pool: 
         calls=lambda: calls(workload, config, demand, horizon, seed),
         expected=demand.expected_requests(horizon),
         horizon_s=horizon,
-        peak_rate=demand.peak_rate * max(1.0, options["weekend"]),
+        peak_rate=max(demand.rate_at(300.0 * step) for step in range(max(1, round(horizon / 300)))),
         notes=(*demand_assumptions(workload, config, demand), *assumptions(workload)),
         demand=demand,
     )
