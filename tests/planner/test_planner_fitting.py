@@ -25,7 +25,7 @@ def test_no_rows_leave_the_prior() -> None:
 
 
 def test_a_source_keeps_its_own_error() -> None:
-    """A source that is slow throughout moves the constant less than where sources had no error of their own."""
+    """A source that is slow throughout moves the constant less than if it had no error of its own."""
     sources = ["slow"] * 6 + ["other"] * 6
     rows = np.array([0.15] * 6 + [0.0] * 6)
     alone = fit(lambda shift: rows + shift[0], Trust([0.2], 0.1), sources=sources).shift[0]
@@ -46,7 +46,7 @@ def test_two_constants_are_told_apart() -> None:
     truth = 2.0 * 0.01 + 1.5 * 0.001 * x
 
     def errors(shift: np.ndarray) -> np.ndarray:
-        return np.log((np.exp(shift[0]) * 0.01 + np.exp(shift[1]) * 0.001 * x) / truth)
+        return np.asarray(np.log((np.exp(shift[0]) * 0.01 + np.exp(shift[1]) * 0.001 * x) / truth))
 
     found = fit(errors, Trust([1.0, 1.0], 0.01), sources=["a"] * 4)
     assert np.exp(found.shift) == pytest.approx([2.0, 1.5], rel=0.01)
