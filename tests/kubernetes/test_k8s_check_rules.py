@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from qwenhost.kubernetes import Finding, check_manifests, read_manifests
+from qwenhost.kubernetes.check.bundle import matches, quantity
+from qwenhost.kubernetes.check.devices import cel_problem
 
 GOOD = Path(__file__).with_name("application.yaml").read_text()
 
@@ -118,3 +120,57 @@ def test_any_shape_is_read_without_a_traceback(key: str, value: str) -> None:
     """A value of the wrong type is a finding or nothing, never a crash."""
     text = f"kind: Pod\napiVersion: v1\nmetadata: {{name: x}}\nspec: {{{key}: {value}}}\n"
     findings(text)
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("device.driver == 'gpu.nvidia.com'", None),
+        ('device.attributes["gpu.nvidia.com"].type == "gpu" && (1 < 2 || !false)', None),
+        ("device.capacity['gpu.nvidia.com'].memory.compareTo(quantity(\"79Gi\")) >= 0", None),
+        ("device.driver == 'gpu.nvidia.com", "a quote is not closed"),
+        ("device.capacity['gpu'].memory.compareTo(quantity('1Gi') >= 0", "'(' is not closed"),
+        ("device.driver == 'x')", "')' closes nothing"),
+        ("device.attributes['x'.type == 'gpu'", "'[' is not closed"),
+        ("memory >= 79", "it says nothing about device.attributes"),
+        ("", "it says nothing about device.attributes"),
+        ("device.driver = 'x'", "CEL compares with =="),
+        ("device.driver == 'x' & true", "joins with &&"),
+        ("device.driver ==", "nothing on its right"),
+    ],
+)
+def test_plain_slips_in_expressions(expression: str, problem: str | None) -> None:
+    """What the server refuses for its form alone; strings are not looked into."""
+    found = cel_problem(expression)
+    assert (found is None) if problem is None else (found is not None and problem in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("2", 2), ("500m", 0.5), ("16Gi", 16 * 2**30), ("1e3", 1000), ("1.5G", 1.5e9), (4, 4)],
+)
+def test_quantities(text: object, number: float) -> None:
+    """As Kubernetes writes them."""
+    assert quantity(text) == number
+
+
+@pytest.mark.parametrize("text", ["64GB", "", "two", True, None, ["1"]])
+def test_what_is_no_quantity(text: object) -> None:
+    """GB is a unit of ours and none of Kubernetes'."""
+    assert quantity(text) is None
+
+
+def test_expressions_of_selectors() -> None:
+    """In, NotIn, Exists and DoesNotExist as Kubernetes has them; labels of a controller may be anything."""
+    selector = read_manifests(
+        "kind: X\nmatchExpressions:\n"
+        "- {key: a, operator: In, values: [x, z]}\n- {key: b, operator: NotIn, values: [y]}\n"
+        "- {key: c, operator: Exists}\n- {key: d, operator: DoesNotExist}\n",
+        "x",
+    )[0][0].root
+    assert matches(selector, {"a": "x", "c": ""})
+    assert matches(selector, {"a": None, "b": "z", "c": None})
+    assert not matches(selector, {"a": "y", "c": ""})
+    assert not matches(selector, {"a": "x", "b": "y", "c": ""})
+    assert not matches(selector, {"a": "x"})
+    assert not matches(selector, {"a": "x", "c": "", "d": ""})
