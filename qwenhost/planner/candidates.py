@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -169,12 +170,12 @@ def _keeps_pins(pins: Pins, layout: Parallelism) -> bool:
 
 
 def _all_pinned(context: Context) -> bool:
-    """A pinned size beyond the node is answered by a rule, not by silence."""
+    """Pinned sizes beyond the node are answered by a rule, not by silence."""
     pins = context.request.pins
     sizes = (
         pins.tensor_parallel_size, pins.pipeline_parallel_size, pins.data_parallel_size, pins.replicas
     )  # fmt: skip
-    return any(size is not None and size > context.request.node.gpu_count for size in sizes)
+    return math.prod(size or 1 for size in sizes) > context.request.node.gpu_count
 
 
 def _simplicity(layout: Parallelism) -> tuple[int, ...]:

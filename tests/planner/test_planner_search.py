@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from qwenhost.errors import InfeasibleError
 from qwenhost.facts import Slo
 from qwenhost.plan import Parallelism
+from qwenhost.planner import make_plan
 from qwenhost.planner.objective import Judged, is_clearly_better, rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from conftest import Ask
+
+    from qwenhost.facts import Catalog
     from qwenhost.plan import Plan
 
 FP8: dict[str, Any] = {"checkpoint": "fp8", "num_speculative_tokens": 0}
@@ -134,6 +139,20 @@ def test_pinned_engines_are_the_choice(plan: Callable[..., Plan]) -> None:
     assert pinned.parallelism.world_size == 8
     single = plan("8xH200", tensor_parallel_size=2, replicas=1, **FP8)
     assert all(one.parallelism.replicas == 1 for one in (single.chosen, *single.alternatives))
+
+
+@pytest.mark.parametrize(
+    ("pins", "label"),
+    [
+        ({"tensor_parallel_size": 2, "replicas": 5}, "5x TP2"),
+        ({"tensor_parallel_size": 4, "data_parallel_size": 4, "enable_expert_parallel": False}, "TP4 DP4"),
+    ],
+)
+def test_pins_beyond_the_node_say_so(catalog: Catalog, ask: Ask, pins: dict[str, Any], label: str) -> None:
+    """Ten GPUs of eight, sixteen of eight: a rule, not silence."""
+    with pytest.raises(InfeasibleError, match="GPUs, not 8") as caught:
+        make_plan(ask("8xH200", checkpoint="fp8", **pins), catalog)
+    assert (label, "more_gpus_than_present") in {(r.parallelism, r.rule) for r in caught.value.rejections}
 
 
 def test_a_step_size_other_than_vllms_only_where_it_clearly_pays(plan: Callable[..., Plan]) -> None:
