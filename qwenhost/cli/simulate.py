@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -22,16 +22,28 @@ from qwenhost.cli.output import console, write_json
 from qwenhost.cli.pricing_options import api_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qwenhost.facts import Catalog
     from qwenhost.simulate.virtual import Simulation
 
+F = TypeVar("F", bound="Callable[..., Any]")
 
-def _without_replicas(function: Any) -> Any:
-    """The pins, but for --replicas: here it counts a fleet's replicas, not engines on one node."""
-    function = pin_options(function)
-    taken = function.__click_params__
-    function.__click_params__ = [param for param in taken if param.name != "replicas"]
-    return function
+
+def _some(options: Callable[[F], F], wanted: Callable[[str], bool]) -> Callable[[F], F]:
+    """Shared options, but only those whose names are wanted here."""
+
+    def apply(function: F) -> F:
+        before = list(vars(function).get("__click_params__", ()))
+        function = options(function)
+        added = [param for param in vars(function)["__click_params__"] if param not in before]
+        vars(function)["__click_params__"] = before + [param for param in added if wanted(param.name)]
+        return function
+
+    return apply
+
+
+BILLED = ("baselines", "as_of", "cache", "batch", "residency")
 
 
 @click.command("simulate")
@@ -56,8 +68,8 @@ def _without_replicas(function: Any) -> Any:
 )
 @fleet_options
 @price_options
-@api_options
-@_without_replicas
+@_some(api_options, lambda name: name in BILLED)
+@_some(pin_options, lambda name: name != "replicas")  # here it counts a fleet's, not engines on one node
 @json_option
 @click.pass_context
 def command(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
