@@ -13,9 +13,7 @@ from typing import Any
 import checkov_env
 import pytest
 import yaml
-from chart_kit import CASES, CHART, EXAMPLES, ROOT, helm, objects, rendered
-from yamllint import linter
-from yamllint.config import YamlLintConfig
+from chart_kit import CASES, CHART, EXAMPLES, ROOT, helm, objects
 
 K8S = ROOT / "k8s"
 YAMLLINT = """
@@ -61,15 +59,6 @@ def test_yamllint() -> None:
     command = [Path(sys.executable).parent / "yamllint", "--strict", "-d", YAMLLINT, *files]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.stdout == ""
-
-
-def test_rendered_yaml_has_no_key_twice() -> None:
-    """A key written twice is an accident that no schema sees."""
-    rules = YamlLintConfig("{rules: {key-duplicates: enable}}")
-    for name, case in CASES.items():
-        found = [f"{name}: {one.line} {one.desc}" for one in linter.run(rendered(case), rules)]
-        assert found == []
-    assert list(linter.run("a: 1\na: 2\n", rules))
 
 
 def checkov() -> Path:
