@@ -63,7 +63,7 @@ def plan(
 
     \b
     kubectl get nodes -o json | qwenhost k8s plan - --output values.yaml
-    qwenhost k8s plan nodes.json --workload code --objective latency
+    qwenhost k8s plan nodes.json --workload coding_agent --objective latency
     qwenhost k8s plan --dra --checkpoint fp8 --output values.yaml
     """  # noqa: D301 - click wants the character itself
     if nodes is None and not dra:

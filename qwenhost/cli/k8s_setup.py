@@ -75,7 +75,9 @@ def report(planned: PoolPlan) -> str:
 
     shape = planned.shape
     instead = [other.text for other in planned.others[:2]]
-    return pool_report(planned.plan, shape.pods, replicas=shape.replicas, nodes=shape.nodes, instead=instead)
+    return pool_report(
+        planned.plan, shape.pods, replicas=planned.plan_runs, nodes=shape.nodes, instead=instead
+    )
 
 
 def chart_pool(planned: PoolPlan) -> ChartPool:
@@ -87,7 +89,7 @@ def chart_pool(planned: PoolPlan) -> ChartPool:
         name=pool.name,
         plan=planned.plan,
         products=pool.products,
-        replicas=shape.replicas,
+        replicas=planned.plan_runs,
         nodes=shape.nodes,
         report=report(planned),
         tolerations=tuple(

@@ -57,9 +57,14 @@ class PoolPlan(Value, frozen=True, kw_only=True):
     pool: GpuPool
     shape: PodShape
     plan: Plan
-    """Of one replica."""
+    """Of one replica; of several where engines of one machine were pinned (``--replicas``)."""
     others: tuple[PodShape, ...]
     """Best first."""
+
+    @property
+    def plan_runs(self) -> int:
+        """How often the plan runs in the pool."""
+        return self.shape.replicas // self.plan.chosen.parallelism.replicas
 
 
 def plan_pool(pool: GpuPool, specs: Mapping[str, GpuSpec], planner: Planner) -> PoolPlan:
@@ -110,11 +115,11 @@ def _over_nodes(
 
 
 def _shape(plan: Plan, gpus: int, nodes: int, replicas: int) -> PodShape:
-    speed = plan.chosen.estimate
+    speed, engines = plan.chosen.estimate, plan.chosen.parallelism.replicas
     return PodShape(
-        gpus_per_node=gpus,
+        gpus_per_node=gpus // engines,
         nodes=nodes,
-        replicas=replicas,
+        replicas=replicas * engines,
         label=plan.chosen.label,
         requests_per_s=speed.requests_per_s.value * replicas,
         output_tokens_per_s=speed.output_tokens_per_s.value * replicas,

@@ -97,6 +97,20 @@ def test_a_model_too_large_for_a_node_spans_nodes() -> None:
     assert entry["engine"]["config"]["pipeline-parallel-size"] == 2
 
 
+def test_pinned_engines_are_pods() -> None:
+    """Four engines on eight H200 are four pods of two, and the figures are theirs together."""
+    found = document("-", "--replicas", "4", "-tp", "2", nodes=node_list(node("a", "h200", 8)))
+    (pool,) = found["pools"]
+    shape = pool["shape"]
+    assert (shape["replicas"], shape["gpus_per_node"]) == (4, 2)
+    assert shape["requests_per_s"] == pool["plan"]["chosen"]["estimate"]["requests_per_s"]["value"]
+    assert pool["report"].startswith("4 pods of 2 GPUs")
+    (entry,) = yaml.safe_load(found["values"])["pools"]
+    assert (entry["replicas"], entry["gpusPerNode"]) == (4, 2)
+    together = pool["plan"]["chosen"]["estimate"]["concurrency"]["value"]
+    assert entry["capacity"]["concurrency"] == round(together / 4)
+
+
 def test_pools_that_cannot_serve_are_told_and_left_out() -> None:
     """One 3090 holds nothing; the H200 beside it serve."""
     found = document("-", nodes=node_list(node("a", "h200", 2), node("b", "3090", 1)))
