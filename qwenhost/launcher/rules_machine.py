@@ -12,7 +12,7 @@ RULES: Final = (
         "kv_cache_too_small",
         r"To serve at least one request with the model's max seq len \((?P<wanted>\d+)\)"
         r".*?(?:estimated maximum model length is (?P<fits>\d+)|$)",
-        "Lower --max-model-len to {fits} or less (with pipeline parallelism and MTP vLLM's estimate can be too "
+        "Lower --max-model-len to {fits} or less (with pipeline parallelism and MTP vLLM's figure can be too "
         "long; a plan's fallback is sized exactly), or plan with an FP8 KV cache or more GPUs.",
         trigger="kv_cache_too_small",
     ),

@@ -19,11 +19,12 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
 from qwenhost.errors import BadInputError, UnavailableError
-from qwenhost.facts import Value
 from qwenhost.files import write_atomically
 from qwenhost.hub import translated
 from qwenhost.launcher.checkpoint_folder import LocalCheckpoint, verify_folder
+from qwenhost.launcher.hub_file import HubFile
 from qwenhost.launcher.hub_retry import Retries
+from qwenhost.launcher.resumable import Fetcher
 from qwenhost.units import format_bytes
 
 if TYPE_CHECKING:
@@ -32,15 +33,6 @@ if TYPE_CHECKING:
 
 WANTED: Final = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 _CHUNK: Final = 8 * 2**20
-
-
-class HubFile(Value, frozen=True, kw_only=True):
-    """A file as the hub describes it."""
-
-    name: str
-    size_bytes: int | None
-    sha256: str | None
-    """None for small files, which git and not LFS stores."""
 
 
 def fetch_checkpoint(
@@ -56,7 +48,8 @@ def fetch_checkpoint(
 ) -> LocalCheckpoint:
     """The checkpoint on disk, complete and checked; two that want the same one fetch it once.
 
-    An interrupted fetch goes on with the files that were not yet complete.
+    An interrupted fetch goes on where it stopped: a large file over plain HTTP after its last byte, others
+    with the files that were not yet complete.
 
     Args:
         ref: a folder, or a repository of the hub.
@@ -107,10 +100,12 @@ def _fetch(
     files = [_hub_file(sibling) for sibling in info.siblings or [] if _is_wanted(sibling.rfilename)]
     if not any(file.name.endswith(".safetensors") for file in files):
         raise BadInputError(f"{ref}: holds no safetensors", remedy="Name a repository with safetensors.")
-    remove_leftovers(folder / f"models--{ref.replace('/', '--')}" / "blobs")
+    blobs = folder / f"models--{ref.replace('/', '--')}" / "blobs"
+    remove_leftovers(blobs)
     _check_space(folder, files, ref)
     total = sum(file.size_bytes or 0 for file in files)
     say(f"fetching {ref} at {commit[:12]}: {len(files)} files, {format_bytes(total)}")
+    Fetcher(ref, commit=commit, endpoint=api.endpoint, blobs=blobs, retries=retries, say=say).fetch(files)
     path = Path(
         retries.call(
             lambda: api.snapshot_download(

@@ -33,6 +33,8 @@ class Hub:
     """(file, Range header) of every download."""
     busy: list[tuple[int, str]] = field(default_factory=list)
     """(status, Retry-After) of the next answers, before all goes well."""
+    no_ranges: bool = False
+    """As servers that send every file from its first byte."""
     hide_sizes: bool = False
     """As mirrors that do not tell them."""
     pause_s: float = 0.0
@@ -115,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(hub.pause_s)
         if _take(hub.wrong, name):
             content = content[:-1] + bytes([content[-1] ^ 1])
-        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
+        start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted and not hub.no_ranges else 0
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         cut = _take(hub.cut, name)

@@ -68,23 +68,70 @@ def test_two_fetches_at_once_fetch_once(start: Start, hub: Hub) -> None:
     assert sum("being fetched by another process" in err for _, err in said) == 1
 
 
-def test_a_killed_fetch_goes_on_and_holds_no_lock(start: Start, hub: Hub, tmp_path: Path) -> None:
-    """``kill -9`` half-way through a shard: what was complete is kept, what was left over goes in time."""
+def killed_half_way(start: Start, hub: Hub, tmp_path: Path) -> Path:
+    """The part of a 30 MB shard that a killed fetch leaves: what it read of the half that was sent."""
     hub.files["model-1.safetensors"] = big_shard("a", 30_000_000)
     hub.pause_s = 3.0
     first = start()
-    wait_until(lambda: len([*tmp_path.rglob("snapshots/*/*")]) == len(FETCHED) - 1)
+    wait_until(lambda: any(part.stat().st_size for part in tmp_path.rglob("*.qwenhost-part")))
     first.send_signal(signal.SIGKILL)
     first.communicate()
     hub.pause_s = 0.0
-    (left,) = tmp_path.rglob("*.incomplete")
-    os.utime(left, (1, 1))
     hub.sent.clear()
+    (part,) = tmp_path.rglob("*.qwenhost-part")
+    assert 0 < part.stat().st_size < 30_000_000
+    return part
+
+
+def test_a_killed_fetch_goes_on_and_holds_no_lock(start: Start, hub: Hub, tmp_path: Path) -> None:
+    """``kill -9`` half-way through a shard: the next fetch asks for the rest of it alone."""
+    part = killed_half_way(start, hub, tmp_path)
+    have = part.stat().st_size
     second = start()
     _, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
-    assert [name for name, _ in hub.sent] == ["model-1.safetensors"]
-    assert not left.exists()
+    assert ("model-1.safetensors", f"bytes={have}-") in hub.sent
+    assert [name for name, _ in hub.sent].count("model-1.safetensors") == 1
+    assert "model-1.safetensors: going on after" in err
+    assert not part.exists()
+    (whole,) = tmp_path.rglob("snapshots/*/model-1.safetensors")
+    assert whole.read_bytes() == hub.files["model-1.safetensors"]
+
+
+def test_a_mirror_that_cannot_continue_sends_all_of_it(start: Start, hub: Hub, tmp_path: Path) -> None:
+    """It answers 200 to a Range: the part begins anew, and the shard is whole."""
+    killed_half_way(start, hub, tmp_path)
+    hub.no_ranges = True
+    second = start()
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    (whole,) = tmp_path.rglob("snapshots/*/model-1.safetensors")
+    assert whole.read_bytes() == hub.files["model-1.safetensors"]
+
+
+def test_a_part_with_wrong_bytes_is_found_and_fetched_again(start: Start, hub: Hub, tmp_path: Path) -> None:
+    """The checksum is of the whole shard; what does not match it is named and fetched from its first byte."""
+    part = killed_half_way(start, hub, tmp_path)
+    part.write_bytes(b"x" * part.stat().st_size)
+    second = start()
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert "model-1.safetensors: damaged, fetching it again" in err
+    assert hub.sent[-1] == ("model-1.safetensors", "")
+    (whole,) = tmp_path.rglob("snapshots/*/model-1.safetensors")
+    assert whole.read_bytes() == hub.files["model-1.safetensors"]
+
+
+def test_a_part_longer_than_its_file_begins_anew(start: Start, hub: Hub, tmp_path: Path) -> None:
+    """Never kept, whatever wrote it."""
+    part = killed_half_way(start, hub, tmp_path)
+    part.write_bytes(b"x" * 40_000_000)
+    second = start()
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert ("model-1.safetensors", "") in hub.sent
+    (whole,) = tmp_path.rglob("snapshots/*/model-1.safetensors")
+    assert whole.read_bytes() == hub.files["model-1.safetensors"]
 
 
 def test_a_half_that_is_being_written_stays(tmp_path: Path) -> None:
