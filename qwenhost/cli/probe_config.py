@@ -34,6 +34,7 @@ def config_of(ctx: click.Context, options: dict[str, Any]) -> ProbeConfig:
     Raises:
         BadInputError: options that contradict one another, or name what is not there.
     """
+    _refuse_idle(options)
     known = wiring.catalog(ctx)
     workload = wiring.workload(known, options)
     sized = options["input_tokens"] or options["output_tokens"]
@@ -54,6 +55,19 @@ def config_of(ctx: click.Context, options: dict[str, Any]) -> ProbeConfig:
     if config.images and not config.image_files:
         parse_size(config.image_size)
     return _for_sonnet(config, options, known) if options["target"] == "sonnet" else config
+
+
+def _refuse_idle(options: dict[str, Any]) -> None:
+    """Refuse options that would have no effect: the user believes that they have one."""
+    sessions = options["turns"] > 1 or options["trace"]
+    for flag, given, needed, met in (
+        ("--think-time", options["think_time_s"], "--turns or --trace", sessions),
+        ("--trace-scale", options["trace_scale"] != 1, "--trace", options["trace"]),
+        ("--tool-choice", options["tool_choice"], "--tools", options["tools"]),
+        ("--spread", options["spread"], "several URLs", len(options["urls"]) > 1),
+    ):
+        if given and not met:
+            raise BadInputError(f"{flag} has no effect without {needed}")
 
 
 def resumed_config(ctx: click.Context, options: dict[str, Any], head: Head) -> ProbeConfig:

@@ -32,9 +32,15 @@ def itinerary(config: ProbeConfig, course: Course, earlier: Earlier, seed: int) 
     starts = course.starts(earlier.done)
     if config.concurrency is not None:
         limit = _most_requests(config, course, earlier)
-        first = closed_loop(config.concurrency, config.ramp_up_s)[:limit]
-        left = (index for index in starts if index is not None)
-        return Itinerary(due=[earlier.until_s + at for at in first], starts=islice(left, limit), limit=limit)
+        left: Iterator[int] = (index for index in starts if index is not None)
+        if limit is not None and course.starts_share < 1:
+            whole = _enough(course, left, limit)
+            limit, left = course.requests_in(whole), iter(whole)
+            first = closed_loop(config.concurrency, config.ramp_up_s)[: len(whole)]
+        else:
+            first = closed_loop(config.concurrency, config.ramp_up_s)[:limit]
+        opening = [earlier.until_s + at for at in first]
+        return Itinerary(due=opening, starts=islice(left, limit), limit=limit)
     due = course.due_s
     if due is None:
         assert config.rate is not None  # noqa: S101 - checked in ProbeConfig.check
@@ -55,6 +61,18 @@ def itinerary(config: ProbeConfig, course: Course, earlier: Earlier, seed: int) 
     return Itinerary(
         due=[at + shift for at, _ in timed], starts=iter(indices), limit=course.requests_in(indices)
     )
+
+
+def _enough(course: Course, starts: Iterator[int], requests: int) -> list[int]:
+    """Whole sessions that together make so many requests: cut ones would have shorter prompts."""
+    taken: list[int] = []
+    planned = 0
+    for index in starts:
+        if planned >= requests:
+            break
+        taken.append(index)
+        planned += course.requests_in([index])
+    return taken
 
 
 def _most_requests(config: ProbeConfig, course: Course, earlier: Earlier) -> int | None:

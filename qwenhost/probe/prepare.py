@@ -321,7 +321,7 @@ def _budgeted(
     most_input, most_output = sizes.most_input + image_tokens, sizes.most_output + thinking
     per_request = worst_usd(budget.prices, most_input, most_output, caching=caching)
     spent = sum(spent_on(record, budget.prices, per_request) for record in earlier.records)
-    requests = load.course.total or _most_requests(config)
+    requests = load.course.total or config.turns * math.ceil(_most_requests(config) / config.turns)
     cost = cost_beforehand(
         budget.prices, requests=requests - len(earlier.done), input_tokens=sizes.input + image_tokens,
         output_tokens=sizes.output + thinking, most_input=most_input, most_output=most_output,
