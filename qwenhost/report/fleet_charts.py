@@ -17,10 +17,10 @@ NARROW: Final = 420
 HOUR_S: Final = 3600.0
 COLOURS: Final = ("self", "base", "hosted", "other")
 CURVES: Final = (
-    ("first token p50", "self", "ttft_ms", "p50"),
-    ("first token p90", "base", "ttft_ms", "p90"),
-    ("per token p50", "hosted", "tpot_ms", "p50"),
-    ("per token p90", "other", "tpot_ms", "p90"),
+    ("TTFT p50", "self", "ttft_ms", "p50"),
+    ("TTFT p90", "base", "ttft_ms", "p90"),
+    ("TPOT p50", "hosted", "tpot_ms", "p50"),
+    ("TPOT p90", "other", "tpot_ms", "p90"),
 )
 
 
@@ -63,14 +63,14 @@ def latency_over_time(run: FleetRun, width: int) -> str:
     canvas = Canvas(width, height)
     x = _clock(run, left, width - right)
     series = [
-        Series("first token p50", "self", tuple(w.ttft_ms_p50 for w in run.windows)),
-        Series("first token p90", "base", tuple(w.ttft_ms_p90 for w in run.windows)),
-        Series("queueing p90", "other", tuple(w.queue_ms_p90 for w in run.windows)),
-        Series("per token p90", "hosted", tuple(w.tpot_ms_p90 for w in run.windows)),
+        Series("TTFT p50", "self", tuple(w.ttft_ms_p50 for w in run.windows)),
+        Series("TTFT p90", "base", tuple(w.ttft_ms_p90 for w in run.windows)),
+        Series("queue p90", "other", tuple(w.queue_ms_p90 for w in run.windows)),
+        Series("TPOT p90", "hosted", tuple(w.tpot_ms_p90 for w in run.windows)),
     ]
     limits = []
     if run.slo is not None:
-        pairs = (("limit, first token", run.slo.ttft_ms), ("limit, per token", run.slo.tpot_ms))
+        pairs = (("TTFT limit", run.slo.ttft_ms), ("TPOT limit", run.slo.tpot_ms))
         limits = [(label, limit) for label, limit in pairs if limit]
     known = [v for s in series for v in s.values if v] + [limit for _, limit in limits] or [1.0]
     y = Scale(max(min(known), 1.0) / 1.4, max(known) * 1.4, height - 42, 14, log=True)
@@ -161,8 +161,8 @@ def latency_against_rate(found: RateSearch, width: int) -> str:
     limits = [
         (label, limit)
         for label, limit in (
-            ("limit, first token", found.slo.ttft_ms),
-            ("limit, per token", found.slo.tpot_ms),
+            ("TTFT limit", found.slo.ttft_ms),
+            ("TPOT limit", found.slo.tpot_ms),
         )
         if limit
     ]
@@ -261,7 +261,7 @@ def _grid(
 def _time_axis(canvas: Canvas, x: Scale, bottom: float, *, narrow: bool) -> None:
     """Hours of the day, days beyond two of them."""
     hours = x.high
-    steps = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 6, 12, 24, 48, 96, 168)
+    steps = (1 / 60, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 6, 12, 24, 48, 96, 168)
     step = next((s for s in steps if hours / s <= (5 if narrow else 9)), 168)
     at = 0.0
     while at <= hours + 1e-9:

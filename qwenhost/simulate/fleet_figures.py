@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qwenhost.simulate.fleet_config import FleetConfig, Pool
     from qwenhost.simulate.fleet_log import FleetLog
 
-WINDOWS_S: Final = (60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0)
+WINDOWS_S: Final = (10.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0)
 MOST_WINDOWS: Final = 100
 FEW: Final = 10
 """Requests below which a window's share says nothing and is not called the worst."""
