@@ -19,7 +19,7 @@ LAYERS = {
     "profiles": 4, "discovery": 4, "tensors": 4, "planner": 4, "render": 4, "probe": 4,
     "cost": 4, "simulate": 4, "kubernetes": 4, "tuning": 4,
     "launcher": 5, "report": 5,
-    "cli": 6, "__main__": 6,
+    "cli": 6, "__main__": 7,
 }  # fmt: skip
 
 
