@@ -108,7 +108,7 @@ class Purse:
         return True
 
     def note(self, record: RequestRecord) -> None:
-        """Book an ended request; one dearer than was thought possible makes all others be held for as dear."""
+        """Book an ended request; one dearer than was thought possible makes all others held for as dear."""
         self._open -= 1
         cost = spent_on(record, self._budget.prices, self.worst_request_usd)
         self.spent_usd += cost

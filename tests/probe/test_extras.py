@@ -188,6 +188,13 @@ def test_a_second_run_shares_its_prompts_only_when_asked(truth: Any, measure: Me
     assert sent(unique_prefix=False) == sent(unique_prefix=False)
 
 
+def test_without_tokenize_the_usage_of_two_requests_tells(truth: Any, measure: Measure) -> None:
+    """The server's tokens are words; 64 wanted are 64 counted, and the result says how."""
+    result = measure(truth.url("tokenize=no"))
+    assert {record.input_tokens for record in result.records} == {64}
+    assert "usage of two short requests" in (result.measurements.workload.prompts or "")
+
+
 def test_a_ramp_brings_its_requests_when_they_are_due() -> None:
     """From 2 to 6 a second in 10 s: 40 requests; half the time has brought 15 (2 * 5 + 0.2 * 25)."""
     due = schedule("constant", 2.0, duration_s=10.0, ramp_to=6.0)

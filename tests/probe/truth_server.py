@@ -197,9 +197,9 @@ class Connection(asyncio.Protocol):
             self.transport.write(plain(200, card, extra=header))
         elif url.endswith("/tokenize"):
             asked = json.loads(body)
-            texts = [message["content"] for message in asked.get("messages", ())] or [asked["prompt"]]
-            count = sum(len(str(text).split()) for text in texts) + 10 * ("messages" in asked)
-            self.transport.write(plain(200, json.dumps({"count": count}).encode()))
+            count = len(json.dumps(asked.get("messages") or asked["prompt"]).split())
+            answer = json.dumps({"count": count}).encode()
+            self.transport.write(plain(404 if "tokenize=no" in url else 200, answer))
         elif path in ("chat/completions", "completions", "responses", "messages"):
             log = TRUTH[request_id] = {
                 "received": received, "tokens": [], "done": None, "authorization": authorization,
