@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qwenhost.cli.output import console, say
 from qwenhost.cli.probe_view_extra import extra_lines
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from qwenhost.probe import Progress
     from qwenhost.probe.prepare import Prepared
 
+_PLAIN_EVERY_S: Final = 30.0
+
 
 @contextmanager
 def live_progress() -> Iterator[Callable[[Progress], None] | None]:
-    """A line on stderr that changes in place; nothing when stderr is no terminal."""
+    """A line on stderr that changes in place; a plain one each half minute where stderr is no terminal."""
     if not sys.stderr.isatty():
-        yield None
+        yield _plainly()
         return
     from rich.live import Live
     from rich.text import Text
@@ -32,13 +35,30 @@ def live_progress() -> Iterator[Callable[[Progress], None] | None]:
         yield lambda progress: live.update(Text(progress_line(progress)), refresh=True)
 
 
+def _plainly() -> Callable[[Progress], None]:
+    """For logs: short runs stay quiet."""
+    told = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _PLAIN_EVERY_S:
+            told = time.monotonic()
+            sys.stderr.write(progress_line(progress) + "\n")
+            sys.stderr.flush()
+
+    return tell
+
+
 def progress_line(progress: Progress) -> str:
-    """E.g. ``load     12.3 s   140 of 640 done, 64 in flight, 1,890 tok/s, 2 failed, 44 s left``."""
+    """E.g. ``load  12.3 s   140 of 640 done, 64 in flight, 1,890 tok/s, TTFT p50 210 p99 480 ms``."""
     of = "" if progress.total_requests is None else f" of {progress.total_requests:,}"
     ended = progress.completed + progress.failed
     parts = [f"{ended:,}{of} done", f"{progress.in_flight:,} in flight"]
     if progress.elapsed_s > 0 and progress.output_tokens:
         parts.append(f"{progress.output_tokens / progress.elapsed_s:,.0f} tok/s")
+    ttft = progress.ttft_ms
+    if ttft is not None and ttft.p50 is not None:
+        parts.append(f"TTFT p50 {_ms(ttft.p50)} p99 {_ms(ttft.p99)} ms")
     if progress.failed:
         parts.append(f"{progress.failed:,} failed")
     left = _time_left(progress, ended)

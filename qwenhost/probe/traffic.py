@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from qwenhost.measurements import Percentiles
 from qwenhost.probe.beside import beside, on_interrupt, quiet_garbage_collector
 from qwenhost.probe.clock import now
 from qwenhost.probe.course import Earlier
 from qwenhost.probe.exchange import Exchange
-from qwenhost.probe.gaps import RecordStore
+from qwenhost.probe.gaps import GapHistogram, RecordStore
 from qwenhost.probe.itinerary import itinerary
 from qwenhost.probe.recording import Recorder
 
@@ -61,6 +62,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Of ended requests."""
     total_requests: int | None = None
     duration_s: float | None = None
+    ttft_ms: Percentiles | None = None
 
 
 class Traffic:
@@ -104,6 +106,7 @@ class Traffic:
         """Requests of the schedule that are yet to be sent."""
         self._pausing = 0
         """Slots of a closed loop that wait after a failure."""
+        self._ttft = GapHistogram()
         self._between = 0
         """Sessions whose answer is being read or thought about."""
         self._starts: Iterator[int] = iter(())
@@ -140,8 +143,6 @@ class Traffic:
         self._recorder = Recorder(self._config.endpoint, self.zero, self._keep, label=self._course.label)
         duration = self._config.planned_duration_s
         self._stop_at = None if duration is None else self.zero + duration
-
-    # ----------------------------------------------------------------- sending
 
     async def _send_on_schedule(self, due: list[float]) -> None:
         """Send every request at its instant; returns when the last is sent, or the run is stopping."""
@@ -232,8 +233,6 @@ class Traffic:
         waiting = (self._pausing or self._between) and not self.interrupted
         return bool(self._client.in_flight or waiting)
 
-    # ----------------------------------------------------------------- sessions
-
     def _follow_up(self, exchange: Exchange) -> None:
         """Have the next request of a session sent when its user has thought; latency counts from then.
 
@@ -319,6 +318,7 @@ class Traffic:
         self._course.note(record)
         self._failed += not record.ok
         self._output_tokens += record.output_tokens
+        self._ttft.add_gaps((record.ttft_ms,) if record.ok and record.ttft_ms is not None else ())
         good = exchange.error is None and exchange.status == 200
         if good and self._course.follows(exchange.index):
             if record.ok:
@@ -345,4 +345,5 @@ class Traffic:
             output_tokens=self._output_tokens,
             total_requests=self._limit,
             duration_s=self._config.planned_duration_s,
+            ttft_ms=self._ttft.percentiles(),
         )

@@ -11,12 +11,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from qwenhost.cli import probe_view
 from qwenhost.cli.probe_view import progress_line
-from qwenhost.measurements import load_measurements
+from qwenhost.measurements import Percentiles, load_measurements
 from qwenhost.probe import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 # Slow enough that a busy test machine does not make the run void: 5 % of the TTFT is 20 ms.
 CALM = "ttft=0.4,itl=0.005"
@@ -161,3 +164,23 @@ def test_the_live_line() -> None:
     assert progress_line(progress) == (
         "load        12.3 s   140 of 640 done, 64 in flight, 1,890 tok/s, 2 failed, 43.9 s left"
     )
+
+
+def test_the_live_line_tells_the_latency_so_far() -> None:
+    """Median and tail of the requests that ended."""
+    so_far = Percentiles(mean=250, p50=210.4, p90=400, p95=450, p99=1480)
+    progress = Progress(phase="load", elapsed_s=2, completed=3, in_flight=1, duration_s=10, ttft_ms=so_far)
+    assert progress_line(progress).endswith("1 in flight, TTFT p50 210.4 p99 1,480 ms, 8.0 s left")
+
+
+def test_without_a_terminal_a_plain_line_comes_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Silent for 30 s, then a line without control characters."""
+    clock = iter([0.0, 29.0, 31.0, 31.0, 40.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with probe_view.live_progress() as tell:
+        assert tell is not None
+        for done in (1, 2, 3):
+            tell(Progress(phase="load", elapsed_s=31, completed=done))
+    assert capsys.readouterr().err == "load        31.0 s   2 done, 0 in flight\n"
