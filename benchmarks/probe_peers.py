@@ -37,6 +37,7 @@ class Load(NamedTuple):
     out: Path
     """Folder for results."""
     tokenizer: str
+    model: str = "tokens"
 
 
 class Client(NamedTuple):
@@ -89,7 +90,7 @@ def _of_qwenhost(load: Load) -> Mapping[str, float]:
 def _vllm(load: Load) -> list[str]:
     return [
         "bench", "serve", "--backend", "openai-chat", "--base-url", load.url,
-        "--endpoint", "/v1/chat/completions", "--model", "tokens", "--tokenizer", load.tokenizer,
+        "--endpoint", "/v1/chat/completions", "--model", load.model, "--tokenizer", load.tokenizer,
         "--dataset-name", "random", "--random-input-len", str(INPUT_TOKENS),
         "--random-output-len", str(load.tokens), "--num-prompts", str(load.requests),
         "--request-rate", str(load.rate), "--burstiness", "1000000", "--disable-tqdm",
@@ -105,7 +106,7 @@ def _of_vllm(load: Load) -> Mapping[str, float]:
 
 def _aiperf(load: Load) -> list[str]:
     return [
-        "profile", "--model", "tokens", "--url", load.url, "--endpoint-type", "chat", "--streaming",
+        "profile", "--model", load.model, "--url", load.url, "--endpoint-type", "chat", "--streaming",
         "--tokenizer", load.tokenizer, "--use-server-token-count",
         "--request-rate", str(load.rate), "--arrival-pattern", "constant",
         "--request-count", str(load.requests), "--num-dataset-entries", "64",
@@ -123,7 +124,7 @@ def _of_aiperf(load: Load) -> Mapping[str, float]:
 def _guidellm(load: Load) -> list[str]:
     return [
         "run",
-        "--backend", f"kind=openai_http,target={load.url},model=tokens,validate_backend=false",
+        "--backend", f"kind=openai_http,target={load.url},model={load.model},validate_backend=false",
         "--profile", f"kind=constant,rate={load.rate}",
         "--constraint", f"kind=max_requests,count={load.requests}",
         "--tokenizer", f"kind=huggingface_auto,model={load.tokenizer}",
