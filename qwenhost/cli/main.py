@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "advise": ("qwenhost.cli.advise:command", "Say what to do, from what matters to you."),
     "report": ("qwenhost.cli.report:command", "Turn a saved comparison into terminal text or HTML."),
     "profiles": ("qwenhost.cli.profiles:command", "List, show and check the facts everything rests on."),
+    "completion": ("qwenhost.cli.completion:command", "Print what makes a shell complete this command."),
     "doctor": ("qwenhost.cli.doctor:command", "Check this machine before a start and print remedies."),
     "demo": (
         "qwenhost.cli.demo:command",
@@ -101,10 +102,28 @@ class LazyGroup(click.Group):
             raise click.UsageError(message, ctx=ctx) from error
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Answers depend on the facts as much as on the code."""
+    if not asked or ctx.resilient_parsing:
+        return
+    from qwenhost.plan import DEFAULT_VLLM_VERSION
+    from qwenhost.profiles import load_catalog
+
+    known = load_catalog()
+    click.echo(
+        f"qwenhost {__version__}, for vLLM {DEFAULT_VLLM_VERSION}, facts as of {known.newest_fact} "
+        f"({known.digest[:12]})"
+    )
+    ctx.exit()
+
+
 @click.group(
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(__version__, "-V", "--version", prog_name="qwenhost")
+@click.option(
+    "-V", "--version", is_flag=True, expose_value=False, is_eager=True, callback=_show_version,
+    help="Show the version, the vLLM it plans for, and the date of the newest fact.",
+)  # fmt: skip
 @click.option(
     "--profiles",
     "profiles_dir",
