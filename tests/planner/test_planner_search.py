@@ -71,8 +71,8 @@ def test_the_service_level_stands_above_every_objective() -> None:
     fast = judged(500.0, Parallelism(), keeps=False)
     slow = judged(1.0, Parallelism(tensor_parallel_size=2))
     for objective in ("cost", "throughput", "latency", "context"):
-        assert rank([fast, slow], objective) == [slow, fast]  # type: ignore[arg-type]
-        assert is_clearly_better(slow, fast, objective)  # type: ignore[arg-type]
+        assert rank([fast, slow], objective) == [slow, fast]
+        assert is_clearly_better(slow, fast, objective)
 
 
 def test_latency_weighs_the_whole_answer_and_nothing_else() -> None:

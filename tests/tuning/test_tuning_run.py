@@ -57,7 +57,13 @@ def run_of(
 def state_of(*labels: str, **changes: Any) -> TuneState:
     """Trials that wait."""
     trials = tuple(Trial(id=f"trial-{i}", label=label) for i, label in enumerate(labels, start=1))
-    words = {"question": "q", "asked": "chat on 1x X", "machine": "1x X", "started_at": "", "updated_at": ""}
+    words: dict[str, Any] = {
+        "question": "q",
+        "asked": "chat on 1x X",
+        "machine": "1x X",
+        "started_at": "",
+        "updated_at": "",
+    }
     return msgspec.structs.replace(TuneState(objective="cost", trials=trials, **words), **changes)
 
 
