@@ -103,7 +103,8 @@ def planned(arguments: str) -> str:
     # --gpus takes the rest of the line up to the next option: names of GPUs have blanks.
     words = shlex.split(re.sub(r"--gpus ([^-]+?)(?= --| -tp|$)", r"--gpus '\1'", arguments))
     command = [str(Path(sys.executable).parent / "qwenhost"), "plan", *words]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env={"COLUMNS": "110", "PATH": ""})
+    surroundings = {"COLUMNS": "110", "PATH": ""}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=surroundings)
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     return f"$ qwenhost plan {shlex.join(words)}\n" + "\n".join(lines).strip() + "\n"
 

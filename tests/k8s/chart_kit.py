@@ -36,10 +36,14 @@ TOGGLES: dict[str, Case] = {
     "spaces": sets("gpus=2x RTX PRO 6000"),
     "mirror": sets("model.source.type=mirror", "model.source.mirror.endpoint=https://hub.example.net"),
     "s3": sets(
-        "model.source.type=s3", "model.source.s3.uri=s3://models/qwen", "model.source.s3.existingSecret=s3",
+        "model.source.type=s3",
+        "model.source.s3.uri=s3://models/qwen",
+        "model.source.s3.existingSecret=s3",
         "model.source.s3.endpoint=https://s3.example.net",
     ),
-    "pvc-source": sets("model.source.type=pvc", "model.source.pvc.claimName=models", "model.source.pvc.path=qwen"),
+    "pvc-source": sets(
+        "model.source.type=pvc", "model.source.pvc.claimName=models", "model.source.pvc.path=qwen"
+    ),
     "oci": sets("model.source.type=oci", "model.source.oci.reference=r.example.net/qwen@sha256:" + "0" * 64),
     "host-path": sets("model.source.type=hostPath", "model.source.hostPath.path=/models/qwen"),
     "weights-emptydir": sets("weights.type=emptyDir"),
@@ -47,31 +51,50 @@ TOGGLES: dict[str, Case] = {
     "weights-existing-claim": sets("weights.claim.existing=mine", "weights.hubToken.existingSecret=hub"),
     "compile-cache-pvc": sets("compileCache.type=pvc"),
     "compile-cache-host": sets("compileCache.type=hostPath"),
-    "tls-secret": sets("tls.existingSecret=cert", "monitoring.podMonitor.enabled=true", "benchmark.enabled=true"),
-    "tls-cert-manager": sets("tls.certManager.issuerRef.name=ca", "tls.certManager.issuerRef.kind=ClusterIssuer"),
-    "ingress": sets("route.type=ingress", "route.hosts[0]=llm.example.net", "route.ingress.tlsSecretName=llm"),
+    "tls-secret": sets(
+        "tls.existingSecret=cert", "monitoring.podMonitor.enabled=true", "benchmark.enabled=true"
+    ),
+    "tls-cert-manager": sets(
+        "tls.certManager.issuerRef.name=ca", "tls.certManager.issuerRef.kind=ClusterIssuer"
+    ),
+    "ingress": sets(
+        "route.type=ingress", "route.hosts[0]=llm.example.net", "route.ingress.tlsSecretName=llm"
+    ),
     "httproute": sets("route.type=httproute", "route.hosts[0]=llm.example.net", *GATEWAY),
     "httproute-weighted": sets("gpus=2xH200\\,8xH100", "route.type=httproute", *GATEWAY),
     "inferencepool": sets("route.type=inferencepool", "auth.openMetrics=true", *GATEWAY),
     "inferencepool-own-picker": sets(
-        "route.type=inferencepool", "auth.openMetrics=true", "route.inferencePool.epp.create=false",
-        "route.inferencePool.epp.name=mine", *GATEWAY,
+        "route.type=inferencepool",
+        "auth.openMetrics=true",
+        "route.inferencePool.epp.create=false",
+        "route.inferencePool.epp.name=mine",
+        *GATEWAY,
     ),
     "keda": sets(*KEDA),
     "keda-to-zero": sets(
-        *KEDA, "autoscaling.minReplicas=0", "autoscaling.authenticationRef=prometheus",
+        *KEDA,
+        "autoscaling.minReplicas=0",
+        "autoscaling.authenticationRef=prometheus",
         "autoscaling.scaleToZero.query=sum(envoy_cluster_upstream_rq_active)",
     ),
     "keda-multi-node": (*MULTI_NODE, "--set", "autoscaling.type=keda"),
     "hpa": sets("autoscaling.type=hpa"),
     "multi-node-ray": (*MULTI_NODE, "--set", "multiNode.backend=ray"),
     "multi-node-efa": (
-        *MULTI_NODE, "--set", "multiNode.resources.vpc\\.amazonaws\\.com/efa=16",
-        "--set", "multiNode.env.FI_PROVIDER=efa", "--set", "multiNode.exclusiveTopology=topology.kubernetes.io/zone",
+        *MULTI_NODE,
+        "--set",
+        "multiNode.resources.vpc\\.amazonaws\\.com/efa=16",
+        "--set",
+        "multiNode.env.FI_PROVIDER=efa",
+        "--set",
+        "multiNode.exclusiveTopology=topology.kubernetes.io/zone",
     ),
     "monitoring": sets(
-        "monitoring.podMonitor.enabled=true", "monitoring.rules.enabled=true", "monitoring.dashboards.enabled=true",
-        "monitoring.rules.labels.release=prometheus", "monitoring.tracing.endpoint=http://otel:4317",
+        "monitoring.podMonitor.enabled=true",
+        "monitoring.rules.enabled=true",
+        "monitoring.dashboards.enabled=true",
+        "monitoring.rules.labels.release=prometheus",
+        "monitoring.tracing.endpoint=http://otel:4317",
     ),
     "dra": sets("plan.mode=dra"),
     "auto": sets("gpus=auto", "plan.auto.gpusPerNode=8"),
@@ -79,37 +102,56 @@ TOGGLES: dict[str, Case] = {
     "benchmark": sets("benchmark.enabled=true"),
     "spare-gpus": sets("rollout.spareGpus=true"),
     "scheduling": sets(
-        "scheduling.priorityClass.create=true", "scheduling.runtimeClassName=nvidia",
-        "scheduling.nodeSelector.pool=gpu", "scheduling.schedulerName=volcano",
+        "scheduling.priorityClass.create=true",
+        "scheduling.runtimeClassName=nvidia",
+        "scheduling.nodeSelector.pool=gpu",
+        "scheduling.schedulerName=volcano",
     ),
     "own-objects": sets(
-        "auth.existingSecret=keys", "serviceAccount.create=false", "serviceAccount.name=mine",
-        "image.pullSecrets[0].name=registry", "commonLabels.team=search",
+        "auth.existingSecret=keys",
+        "serviceAccount.create=false",
+        "serviceAccount.name=mine",
+        "image.pullSecrets[0].name=registry",
+        "commonLabels.team=search",
     ),
-    "limits": sets("engine.maxRequestsPerMinute=60", "engine.extraArgs[0]=--enforce-eager", "engine.extraEnv.NCCL_DEBUG=INFO"),
+    "limits": sets(
+        "engine.maxRequestsPerMinute=60",
+        "engine.extraArgs[0]=--enforce-eager",
+        "engine.extraEnv.NCCL_DEBUG=INFO",
+    ),
     "clients": sets(
         "networkPolicy.clients[0].namespaceSelector.matchLabels.team=web",
-        "networkPolicy.egress[0].to[0].ipBlock.cidr=10.0.0.0/8", "benchmark.enabled=true",
+        "networkPolicy.egress[0].to[0].ipBlock.cidr=10.0.0.0/8",
+        "benchmark.enabled=true",
     ),
     "all-off": sets(
-        "networkPolicy.enabled=false", "podDisruptionBudget.enabled=false", "tests.enabled=false",
-        "probes.stallSeconds=0", "serviceAccount.create=false", "scheduling.topologyKey=",
+        "networkPolicy.enabled=false",
+        "podDisruptionBudget.enabled=false",
+        "tests.enabled=false",
+        "probes.stallSeconds=0",
+        "serviceAccount.create=false",
+        "scheduling.topologyKey=",
     ),
     "node-port": sets("service.type=NodePort", "service.sessionAffinity=ClientIP", "service.port=8000"),
     "read-only-root": sets("security.readOnlyRootFilesystem=true", "image.digest=sha256:" + "a" * 64),
-    "extra-object": sets("extraObjects[0].apiVersion=v1", "extraObjects[0].kind=ConfigMap", "extraObjects[0].metadata.name=x"),
-}  # fmt: skip
+    "extra-object": sets(
+        "extraObjects[0].apiVersion=v1", "extraObjects[0].kind=ConfigMap", "extraObjects[0].metadata.name=x"
+    ),
+}
 FABRICS: dict[str, Case] = {
-    f"fabric-{path.stem}": (*MULTI_NODE, "-f", str(path)) for path in sorted((EXAMPLES / "fabric").glob("*.yaml"))
+    f"fabric-{path.stem}": (*MULTI_NODE, "-f", str(path))
+    for path in sorted((EXAMPLES / "fabric").glob("*.yaml"))
 }
-CASES: dict[str, Case] = TOGGLES | FABRICS | {
-    f"example-{path.stem}": ("-f", str(path)) for path in sorted(EXAMPLES.glob("*.yaml"))
-}
+CASES: dict[str, Case] = (
+    TOGGLES
+    | FABRICS
+    | {f"example-{path.stem}": ("-f", str(path)) for path in sorted(EXAMPLES.glob("*.yaml"))}
+)
 NEEDS_VERSION = {"dra": "1.34", "example-dra-ladder": "1.34", "oci": "1.33", "example-airgapped": "1.33"}
 """The first cluster that takes a case; below it the chart refuses."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What helm said in place of manifests."""
 
 
@@ -123,11 +165,11 @@ def helm(*arguments: str) -> str:
     """What helm prints.
 
     Raises:
-        Refused: it ended with an error.
+        RefusedError: it ended with an error.
     """
     done = subprocess.run([HELM, *arguments], check=False, capture_output=True, text=True)
     if done.returncode:
-        raise Refused(done.stderr)
+        raise RefusedError(done.stderr)
     return done.stdout
 
 
@@ -156,17 +198,18 @@ def pod_templates(case: Case) -> list[dict[str, Any]]:
         if one["kind"] in ("Deployment", "Job"):
             found.append({"of": one["metadata"]["name"], **spec["template"]})
         elif one["kind"] == "LeaderWorkerSet":
-            for role in ("leaderTemplate", "workerTemplate"):
-                found.append({"of": one["metadata"]["name"], **spec["leaderWorkerTemplate"][role]})
+            group, name = spec["leaderWorkerTemplate"], one["metadata"]["name"]
+            found += [{"of": name, **group[role]} for role in ("leaderTemplate", "workerTemplate")]
     return found
 
 
 def engine(case: Case) -> dict[str, Any]:
     """The pod spec of the first engine."""
     return next(
-        one["spec"] for one in pod_templates(case)
+        one["spec"]
+        for one in pod_templates(case)
         if one["metadata"]["labels"]["app.kubernetes.io/component"] == "engine"
-    )  # fmt: skip
+    )
 
 
 def container(pod: dict[str, Any], name: str) -> dict[str, Any]:

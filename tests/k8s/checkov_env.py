@@ -1,7 +1,7 @@
 """Checkov in a virtual environment of its own: its 300 MB of dependencies pin what ours must not.
 
-It lives under ``~/.cache/qwenhost/checkov-VERSION`` and can be deleted at any time. Without a network the build fails,
-and the tests that need it are skipped, unless QWENHOST_REQUIRE_ENGINE=1 as in CI.
+It lives under ``~/.cache/qwenhost/checkov-VERSION`` and can be deleted at any time. Without a network the
+build fails, and the tests that need it are skipped, unless QWENHOST_REQUIRE_ENGINE=1 as in CI.
 
     python tests/k8s/checkov_env.py
 """

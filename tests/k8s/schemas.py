@@ -15,7 +15,7 @@ CRDS = Path(__file__).parent / "crds"
 _INT_OR_STRING = {"anyOf": [{"type": "integer"}, {"type": "string"}]}
 
 
-class NoSchema(Exception):
+class NoSchemaError(Exception):
     """No version of Kubernetes and no custom resource has this kind."""
 
 
@@ -23,7 +23,7 @@ def problems(manifest: dict[str, Any], version: str) -> list[str]:
     """What a server of the version would refuse, each with its path.
 
     Raises:
-        NoSchema: a kind that neither has.
+        NoSchemaError: a kind that neither has.
     """
     validator = _validator(manifest["apiVersion"], manifest["kind"], version)
     return [
@@ -41,7 +41,7 @@ def _validator(api_version: str, kind: str, version: str) -> jsonschema_rs.Draft
     group = re.sub(r"^([^./]*)(?:\.[^/]*)?/", r"\1-", api_version)
     path = folder / f"{kind.lower()}-{group}.json"
     if not path.is_file():
-        raise NoSchema(f"{api_version} {kind} in Kubernetes {version}")
+        raise NoSchemaError(f"{api_version} {kind} in Kubernetes {version}")
     return jsonschema_rs.Draft202012Validator(json.loads(path.read_text()), registry=_definitions(version))
 
 

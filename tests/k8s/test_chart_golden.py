@@ -1,7 +1,7 @@
-"""What every example and toggle renders, kept beside the tests, so that a change of the chart shows what it does.
+"""What every example and toggle renders, kept here, so that a change of the chart shows what it does.
 
-The default is kept whole; each other case as its difference from it, by object. The plans are those in golden/, not
-the chart's, which change with the planner. After a wanted change: QWENHOST_UPDATE_GOLDEN=1 pytest THIS FILE
+The default is kept whole; each other case as its difference from it, by object. The plans are golden/'s,
+not the chart's, which change with the planner. After a wanted change: QWENHOST_UPDATE_GOLDEN=1 pytest THIS FILE
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def difference(default: dict[str, str], case: dict[str, str]) -> str:
     lines = []
     for key in sorted(default.keys() | case.keys()):
         before, after = default.get(key, ""), case.get(key, "")
-        lines += list(difflib.unified_diff(before.splitlines(), after.splitlines(), key, key, lineterm="", n=1))
+        lines += list(
+            difflib.unified_diff(before.splitlines(), after.splitlines(), key, key, lineterm="", n=1)
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -97,4 +99,3 @@ def test_no_golden_file_is_left_over() -> None:
     """Every file belongs to a case."""
     kept = {path.stem for path in GOLDEN.glob("*")} - {"plans", "ladder"}
     assert kept == set(CASES)
-

@@ -1,4 +1,4 @@
-"""Linters over the chart: helm's, yamllint, and checkov with the baseline that the chart's README explains."""
+"""Linters over the chart: helm's, yamllint, checkov with the baseline that the README explains."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ rules:
   indentation: {indent-sequences: whatever}
 """
 BASELINE = {
-    ("CKV_K8S_43", "Deployment.qwen.qwen-qwenhost-h200"), ("CKV_K8S_22", "Deployment.qwen.qwen-qwenhost-h200"),
-    ("CKV_K8S_43", "Job.qwen.qwen-qwenhost-weights"), ("CKV_K8S_43", "Job.qwen.qwen-qwenhost-test"),
-}  # fmt: skip
+    ("CKV_K8S_43", "Deployment.qwen.qwen-qwenhost-h200"),
+    ("CKV_K8S_22", "Deployment.qwen.qwen-qwenhost-h200"),
+    ("CKV_K8S_43", "Job.qwen.qwen-qwenhost-weights"),
+    ("CKV_K8S_43", "Job.qwen.qwen-qwenhost-test"),
+}
 """Each is explained in k8s/chart/README.md; a fifth is the most there may be."""
 
 
@@ -54,7 +56,11 @@ def test_chart_packages(tmp_path: Path) -> None:
 def test_yamllint() -> None:
     """Every YAML file that people edit, duplicate keys among the rules."""
     made = {"plans.yaml", "ladder.yaml", "manifests.yaml"}
-    files = [p for p in sorted(K8S.rglob("*.yaml")) if not {"templates", "alerts"} & set(p.parts) and p.name not in made]
+    files = [
+        p
+        for p in sorted(K8S.rglob("*.yaml"))
+        if not {"templates", "alerts"} & set(p.parts) and p.name not in made
+    ]
     assert len(files) > 15
     command = [Path(sys.executable).parent / "yamllint", "--strict", "-d", YAMLLINT, *files]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
@@ -76,7 +82,7 @@ SCANNED = ("default", "example-multi-node-2x4xh100", "inferencepool", "init-cont
 
 @pytest.fixture(scope="session")
 def failed_checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[str, str]]]:
-    """(check, resource) of what checkov fails, by case; groups unfolded into pods, hashes in names left out."""
+    """(check, resource) of what fails, by case; groups unfolded into pods, hashes in names left out."""
     folder = tmp_path_factory.mktemp("checkov")
     for name in SCANNED:
         unfolded = []
@@ -86,8 +92,11 @@ def failed_checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tup
     files = [word for name in SCANNED for word in ("-f", str(folder / f"{name}.yaml"))]
     done = subprocess.run(
         [checkov(), *files, "--framework", "kubernetes", "--skip-download", "-o", "json", "--quiet"],
-        check=False, capture_output=True, text=True, env=os.environ | {"HOME": str(folder)},
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HOME": str(folder)},
+    )
     results = json.loads(done.stdout)
     assert results["summary"]["passed"] > 200
     found: dict[str, set[tuple[str, str]]] = {name: set() for name in SCANNED}
@@ -137,7 +146,11 @@ def test_generated_files_are_current() -> None:
 
 def test_every_value_is_described() -> None:
     """Each leaf of values.yaml lies under a description."""
-    described = {line.split("`")[1] for line in (CHART / "README.md").read_text().splitlines() if line.startswith("| `")}
+    described = {
+        line.split("`")[1]
+        for line in (CHART / "README.md").read_text().splitlines()
+        if line.startswith("| `")
+    }
     missing = []
 
     def walk(node: Any, path: str) -> None:

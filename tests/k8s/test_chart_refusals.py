@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from chart_kit import EXAMPLES, Case, Refused, rendered, sets
+from chart_kit import EXAMPLES, Case, RefusedError, rendered, sets
 
 MULTI_NODE = ("-f", str(EXAMPLES / "multi-node-2x4xh100.yaml"))
 KEDA = "autoscaling.type=keda"
@@ -24,29 +24,59 @@ SENTENCES: list[tuple[Case, str]] = [
     (sets("shmSize=96Gi"), "shmSize=96Gi: /dev/shm counts against the memory limit of h200"),
     (sets("gpus=2xH200\\,2xH200"), "pools[h200]: two pools have this name"),
     ((*MULTI_NODE, "--set", "pools[0].gpusPerNode=8"), "pools[h100]: nodes x gpusPerNode is 16"),
-    (sets("weights.claim.accessMode=ReadWriteOnce", KEDA), "one node may mount the claim, but there are up to 4 pods"),
-    (sets("weights.claim.accessMode=ReadWriteOnce", "weights.download.mode=job"), "the engine's pod holds it while the Job waits"),
+    (
+        sets("weights.claim.accessMode=ReadWriteOnce", KEDA),
+        "one node may mount the claim, but there are up to 4 pods",
+    ),
+    (
+        sets("weights.claim.accessMode=ReadWriteOnce", "weights.download.mode=job"),
+        "the engine's pod holds it while the Job waits",
+    ),
     (sets("weights.type=emptyDir", "weights.download.mode=job"), "a Job cannot fill an emptyDir"),
     (sets("gpus=1xH100", "weights.type=emptyDir"), "model.revision: give the commit of Intel/"),
     ((*MULTI_NODE, "--set", "weights.type=emptyDir"), "every pod of a group would fetch the weights"),
-    (sets("compileCache.type=pvc", "compileCache.pvc.accessMode=ReadWriteOnce", KEDA), "compileCache.pvc.accessMode=ReadWriteOnce: one node"),
+    (
+        sets("compileCache.type=pvc", "compileCache.pvc.accessMode=ReadWriteOnce", KEDA),
+        "compileCache.pvc.accessMode=ReadWriteOnce: one node",
+    ),
     (sets("route.type=ingress"), "route.type=ingress needs route.hosts"),
     (sets("route.type=httproute"), "route.type=httproute needs route.httpRoute.parentRefs"),
     (sets("route.paths[0]=/"), "route.paths: / leads to more than the API"),
     (sets("route.type=inferencepool", "route.httpRoute.parentRefs[0].name=g"), "needs auth.openMetrics=true"),
-    (sets("auth.openMetrics=true", "networkPolicy.enabled=false"), "anyone in the cluster could read /metrics"),
-    (sets("tls.existingSecret=a", "tls.certManager.issuerRef.name=b"), "tls: existingSecret or certManager.issuerRef, not both"),
+    (
+        sets("auth.openMetrics=true", "networkPolicy.enabled=false"),
+        "anyone in the cluster could read /metrics",
+    ),
+    (
+        sets("tls.existingSecret=a", "tls.certManager.issuerRef.name=b"),
+        "tls: existingSecret or certManager.issuerRef, not both",
+    ),
     (sets("airGap.enabled=true"), "airGap.enabled with model.source.type=hub: the hub is outside"),
     (sets("airGap.enabled=true"), "airGap.enabled: give image.digest"),
-    (sets("airGap.enabled=true", "model.source.type=mirror", "model.source.mirror.endpoint=http://m"), "name the mirror's peer in networkPolicy.downloadTo"),
+    (
+        sets("airGap.enabled=true", "model.source.type=mirror", "model.source.mirror.endpoint=http://m"),
+        "name the mirror's peer in networkPolicy.downloadTo",
+    ),
     (sets(KEDA, "autoscaling.minReplicas=5"), "autoscaling: minReplicas 5 is more than maxReplicas 4"),
-    (sets(KEDA, "autoscaling.minReplicas=0"), "autoscaling.minReplicas=0 needs type keda and scaleToZero.query"),
-    (sets(KEDA, "autoscaling.scaleToZero.query=sum(vllm:num_requests_waiting)"), "series end with the last pod"),
-    (sets("gpus=8xH100", KEDA, "autoscaling.maxGpus=7"), "autoscaling.maxGpus=7: 1 replicas of the pool h100-80gb need 8"),
+    (
+        sets(KEDA, "autoscaling.minReplicas=0"),
+        "autoscaling.minReplicas=0 needs type keda and scaleToZero.query",
+    ),
+    (
+        sets(KEDA, "autoscaling.scaleToZero.query=sum(vllm:num_requests_waiting)"),
+        "series end with the last pod",
+    ),
+    (
+        sets("gpus=8xH100", KEDA, "autoscaling.maxGpus=7"),
+        "autoscaling.maxGpus=7: 1 replicas of the pool h100-80gb need 8",
+    ),
     (sets("engine.extraArgs[0]=--api-key=secret"), "engine.extraArgs: --api-key is set by the chart"),
-    (sets("gpus=auto", "plan.auto.gpusPerNode=8", "benchmark.enabled=true"), "benchmark.gpus: say what GPUs are priced"),
+    (
+        sets("gpus=auto", "plan.auto.gpusPerNode=8", "benchmark.enabled=true"),
+        "benchmark.gpus: say what GPUs are priced",
+    ),
     (sets("fullnameOverride=vllm"), "a Service named vllm* sets VLLM_PORT in every pod"),
-]  # fmt: skip
+]
 POOL = """
 model: {repoId: Qwen/Qwen3.5-122B-A10B-FP8, weightsBytes: 127150000000}
 pools:
@@ -71,7 +101,7 @@ WRONG_POOLS = [
 @pytest.mark.parametrize(("case", "sentence"), SENTENCES, ids=[sentence[:40] for _, sentence in SENTENCES])
 def test_wrong_values_are_refused_in_a_sentence(case: Case, sentence: str) -> None:
     """The key, what was expected, what to do; nothing is rendered."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         rendered(case)
     assert sentence in str(refused.value)
 
@@ -85,14 +115,14 @@ def test_wrong_pools_are_refused_in_a_sentence(
     text = text.replace("{CONFIG}", "{" + config + "}").replace("{ENV}", "{" + env + "}")
     file = tmp_path_factory.mktemp("pool") / "values.yaml"
     file.write_text(text)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         rendered(("-f", str(file)))
     assert sentence in str(refused.value)
 
 
 def test_all_wrong_values_are_named_at_once() -> None:
     """Two mistakes, two sentences, one attempt."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         rendered(sets("shmSize=96Gi", "route.type=ingress"))
     assert "shmSize=96Gi" in str(refused.value)
     assert "route.hosts" in str(refused.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from chart_kit import (
@@ -12,15 +12,18 @@ from chart_kit import (
     CHART,
     CLUSTER_VERSIONS,
     NEEDS_VERSION,
-    Refused,
+    RefusedError,
     objects,
     rendered,
     sets,
     versions,
 )
-from schemas import NoSchema, problems
+from schemas import NoSchemaError, problems
 
 from qwenhost.kubernetes import check_manifests, read_manifests
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OUTSIDE = {"inferencepool-own-picker": "no Service 'mine' among these manifests"}
 """What a case refers to on purpose and does not bring."""
@@ -69,7 +72,7 @@ def test_schemas_refuse_what_a_server_refuses() -> None:
     wrong_type = copy.deepcopy(by_kind["LeaderWorkerSet"])
     wrong_type["spec"]["leaderWorkerTemplate"]["size"] = "two"
     assert "two" in problems(wrong_type, "1.36")[0]
-    with pytest.raises(NoSchema):
+    with pytest.raises(NoSchemaError):
         problems({"apiVersion": "apps/v1", "kind": "Deploy"}, "1.36")
 
 
@@ -89,13 +92,11 @@ def test_manifests_fit_together(name: str) -> None:
 def test_older_clusters_are_refused_in_a_sentence(name: str, first: str) -> None:
     """A case that needs a newer cluster says which, and what the cluster is."""
     before = CLUSTER_VERSIONS[CLUSTER_VERSIONS.index(first) - 1]
-    with pytest.raises(
-        Refused, match=rf"needs? Kubernetes {first}, this is v{before}|needs Kubernetes {first}"
-    ):
+    with pytest.raises(RefusedError, match=rf"needs? Kubernetes {first}, this is v{before}"):
         rendered(CASES[name], before)
 
 
 def test_an_unsupported_cluster_is_refused() -> None:
     """The chart names the first version it is made for."""
-    with pytest.raises(Refused, match="kubeVersion: >=1.30"):
+    with pytest.raises(RefusedError, match=r"kubeVersion: >=1\.30"):
         rendered(sets(), "1.29")

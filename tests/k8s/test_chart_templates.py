@@ -12,8 +12,16 @@ from chart_kit import CASES, CHART, container, engine, helm, objects, of_kind, p
 DEFAULT = CASES["default"]
 MULTI_NODE = CASES["example-multi-node-2x4xh100"]
 RESTRICTED_VOLUMES = {
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret", "image",
-}  # fmt: skip
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+    "image",
+}
 PRIVILEGED = {"host-path", "compile-cache-host", "fabric-gke-roce", "fabric-aks-infiniband"}
 
 
@@ -29,13 +37,19 @@ def test_one_value_is_enough() -> None:
     assert plan(DEFAULT)["served-model-name"] == ["Qwen/Qwen3.5-122B-A10B", "Qwen/Qwen3.5-122B-A10B-FP8"]
     assert container(engine(DEFAULT), "engine")["resources"]["limits"]["nvidia.com/gpu"] == 2
     assert {one["kind"] for one in objects(DEFAULT)} >= {
-        "Deployment", "Service", "Secret", "Job", "PersistentVolumeClaim", "NetworkPolicy", "PodDisruptionBudget",
-    }  # fmt: skip
+        "Deployment",
+        "Service",
+        "Secret",
+        "Job",
+        "PersistentVolumeClaim",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - PRIVILEGED))
 def test_pods_pass_pod_security_restricted(name: str) -> None:
-    """Every pod of every case keeps each rule of the standard "restricted", and gets no token and no service links."""
+    """Every pod of every case keeps the standard "restricted", and gets no token and no service links."""
     for pod in pod_templates(CASES[name]):
         spec = pod["spec"]
         assert spec["enableServiceLinks"] is False
@@ -75,7 +89,9 @@ def test_start_up_budget_is_computed() -> None:
     """127.15 GB at 0.5 GB/s is 254 s, and 1500 s for compiling and 60 s: 182 probes, 10 s apart."""
     probe = container(engine(DEFAULT), "engine")["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] == 1820
-    assert engine(sets("startup.budgetSeconds=100"))["containers"][0]["startupProbe"]["failureThreshold"] == 10
+    assert (
+        engine(sets("startup.budgetSeconds=100"))["containers"][0]["startupProbe"]["failureThreshold"] == 10
+    )
 
 
 def test_weights_are_named_by_content() -> None:
@@ -97,7 +113,7 @@ def test_a_changed_job_gets_another_name() -> None:
 
 
 def test_engines_mount_weights_read_only() -> None:
-    """On the claim that a Job fills, the volume itself is read-only; the wait is outside the start-up budget."""
+    """The volume that a Job fills is read-only; the wait is outside the start-up budget."""
     volume = next(one for one in engine(DEFAULT)["volumes"] if one["name"] == "weights")
     assert volume["persistentVolumeClaim"]["readOnly"] is True
     assert container(engine(DEFAULT), "weights")["command"] == ["/bin/sh", "/scripts/wait.sh"]
@@ -128,7 +144,7 @@ def test_rollout_finishes_on_full_gpus() -> None:
 
 
 def test_slices_of_gpus_are_not_scheduled_on() -> None:
-    """Time-slicing and MPS are excluded, products and memory required by the labels of GPU feature discovery."""
+    """Time-slicing and MPS are excluded, products and memory required by GPU feature discovery's labels."""
     affinity = engine(DEFAULT)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     rules = {rule["key"]: rule for rule in affinity["nodeSelectorTerms"][0]["matchExpressions"]}
     assert rules["nvidia.com/gpu.sharing-strategy"]["operator"] == "NotIn"
@@ -137,7 +153,7 @@ def test_slices_of_gpus_are_not_scheduled_on() -> None:
 
 
 def test_groups_span_nodes() -> None:
-    """Two nodes: a LeaderWorkerSet of two, HTTP and probes on the leader alone, and a budget for a whole group."""
+    """Two nodes: a group of two, HTTP and probes on the leader alone, a budget for a whole group."""
     group = of_kind(MULTI_NODE, "LeaderWorkerSet")[0]["spec"]["leaderWorkerTemplate"]
     assert (group["size"], group["restartPolicy"]) == (2, "RecreateGroupOnPodRestart")
     leader = container(group["leaderTemplate"]["spec"], "engine")
@@ -166,10 +182,18 @@ def test_claim_has_alternatives() -> None:
 def test_ladder_of_values() -> None:
     """A ladder of the user's is taken as it is, quantities and all."""
     text = helm(
-        "template", "qwen", str(CHART), "--kube-version", "1.36", "--set", "plan.mode=dra", "--set-json",
+        "template",
+        "qwen",
+        str(CHART),
+        "--kube-version",
+        "1.36",
+        "--set",
+        "plan.mode=dra",
+        "--set-json",
         'dra.ladder=[{"name":"h200","count":2,"minMemory":"138Gi","minComputeCapability":"9.0"}]',
-        "--show-only", "templates/resourceclaimtemplate.yaml",
-    )  # fmt: skip
+        "--show-only",
+        "templates/resourceclaimtemplate.yaml",
+    )
     assert 'memory.compareTo(quantity("138Gi")) >= 0' in text
     assert 'cudaComputeCapability.compareTo(semver("9.0.0")) >= 0' in text
 
@@ -178,7 +202,12 @@ def test_planner_gets_the_engines_gpus() -> None:
     """The init container asks for as many GPUs, which count once, and is told where the weights lie."""
     case = CASES["init-container"]
     assert container(engine(case), "plan")["resources"]["limits"]["nvidia.com/gpu"] == 2
-    assert container(engine(case), "plan")["args"] == ["--request", "/etc/qwenhost/init.yaml", "--output", "/plan/vllm.yaml"]
+    assert container(engine(case), "plan")["args"] == [
+        "--request",
+        "/etc/qwenhost/init.yaml",
+        "--output",
+        "/plan/vllm.yaml",
+    ]
     told = plan(case, "init.yaml")
     assert told["checkpoints"][0]["path"].startswith("/weights/qwen3-5-")
     assert isinstance(told["checkpoints"][0]["weightsBytes"], int)
@@ -207,21 +236,29 @@ def test_nothing_gets_in_or_out_unnamed() -> None:
     policies = {one["metadata"]["name"]: one["spec"] for one in of_kind(DEFAULT, "NetworkPolicy")}
     assert policies["qwen-qwenhost-deny"]["policyTypes"] == ["Ingress", "Egress"]
     assert not {"ingress", "egress"} & set(policies["qwen-qwenhost-deny"])
-    assert [port["port"] for rule in policies["qwen-qwenhost-engine"]["egress"] for port in rule["ports"]] == [53, 53]
+    assert [
+        port["port"] for rule in policies["qwen-qwenhost-engine"]["egress"] for port in rule["ports"]
+    ] == [53, 53]
     assert policies["qwen-qwenhost-weights"]["egress"][-1] == {"ports": [{"protocol": "TCP", "port": 443}]}
 
 
 def test_air_gap_asks_nobody_outside() -> None:
-    """Every image is from the registry inside, by digest; no policy lets anything out but to DNS and the engine."""
+    """Every image is from the registry inside, by digest; nothing gets out but to DNS and the engine."""
     case = CASES["example-airgapped"]
     images = {
-        one["image"] for pod in pod_templates(case) for one in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
-    }  # fmt: skip
-    assert all(image.startswith("registry.internal.example:5000/") and "@sha256:" in image for image in images)
+        one["image"]
+        for pod in pod_templates(case)
+        for one in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+    }
+    assert all(
+        image.startswith("registry.internal.example:5000/") and "@sha256:" in image for image in images
+    )
     ports = {
         port["port"]
-        for one in of_kind(case, "NetworkPolicy") for rule in one["spec"].get("egress", []) for port in rule["ports"]
-    }  # fmt: skip
+        for one in of_kind(case, "NetworkPolicy")
+        for rule in one["spec"].get("egress", [])
+        for port in rule["ports"]
+    }
     assert ports == {53, 8000}
 
 
@@ -243,12 +280,15 @@ def test_drawn_keys_fit_each_other() -> None:
 
 
 def test_scaling_follows_the_plan() -> None:
-    """Thresholds from the pool's saturation point, the most pods from the GPUs, down slower than up starts."""
+    """Thresholds from the saturation point, the most pods from the GPUs, down slower than up starts."""
     spec = of_kind(CASES["keda"], "ScaledObject")[0]["spec"]
     assert spec["maxReplicaCount"] == 4
-    assert of_kind(sets("gpus=8xH100", "autoscaling.type=keda", "autoscaling.maxGpus=17"), "ScaledObject")[0]["spec"][
-        "maxReplicaCount"
-    ] == 2  # fmt: skip
+    assert (
+        of_kind(sets("gpus=8xH100", "autoscaling.type=keda", "autoscaling.maxGpus=17"), "ScaledObject")[0][
+            "spec"
+        ]["maxReplicaCount"]
+        == 2
+    )
     budget = container(engine(CASES["keda"]), "engine")["startupProbe"]["failureThreshold"] * 10
     down = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     assert down["stabilizationWindowSeconds"] >= budget - 10
@@ -274,9 +314,11 @@ def test_alerts_are_of_this_release() -> None:
     assert 'namespace=\\"qwen\\",release=\\"qwen\\"' in text
     recorded = {one["record"] for one in rule["spec"]["groups"][0]["rules"]}
     assert recorded == {
-        "qwenhost:pool_usd_per_hour", "qwenhost:pool_concurrency", "qwenhost:pool_output_tokens_per_second",
+        "qwenhost:pool_usd_per_hour",
+        "qwenhost:pool_concurrency",
+        "qwenhost:pool_output_tokens_per_second",
         "qwenhost:pool_gpus",
-    }  # fmt: skip
+    }
 
 
 def test_tests_leave_out_what_the_plan_cannot_see() -> None:

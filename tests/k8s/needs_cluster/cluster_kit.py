@@ -1,7 +1,7 @@
-"""A real API server, named by QWENHOST_TEST_KUBECONFIG: a namespace of the test's own, nodes with pretended GPUs.
+"""A real API server, named by QWENHOST_TEST_KUBECONFIG: a namespace of the test's own, pretended GPUs.
 
-Written for Kubernetes 1.36 with or without kubelets: what a kubelet would do (bind a claim, run a container) is not
-asserted. Where there is no kubelet, :func:`pretend_ready` marks bound pods as running. Needs kubectl on the PATH.
+Written for Kubernetes 1.36 with or without kubelets: what one would do (bind a claim, run a container) is
+not asserted. Where there is no kubelet, :func:`pretend_ready` marks bound pods as running. Needs kubectl.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ def kubectl(*words: str, given: Any = None, check: bool = True) -> subprocess.Co
     """Run kubectl; ``given`` goes to its input as JSON."""
     text = None if given is None else json.dumps(given)
     return subprocess.run(
-        ["kubectl", "--kubeconfig", KUBECONFIG, *words], check=check, capture_output=True, text=True, input=text
+        ["kubectl", "--kubeconfig", KUBECONFIG, *words],
+        check=check,
+        capture_output=True,
+        text=True,
+        input=text,
     )
 
 
@@ -36,7 +40,9 @@ def helm(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     )
 
 
-def install(namespace: str, *settings: str, verb: str = "install", check: bool = True) -> subprocess.CompletedProcess[str]:
+def install(
+    namespace: str, *settings: str, verb: str = "install", check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Install or upgrade the release qwen without waiting."""
     words = [word for setting in settings for word in ("--set", setting)]
     return helm(verb, "qwen", str(CHART), "--namespace", namespace, *words, check=check)
@@ -50,13 +56,34 @@ def get(namespace: str, *words: str) -> Any:
 def gpu_node(name: str, product: str, memory_mib: int, count: int, **labels: str) -> None:
     """A node that offers GPUs, with the labels of GPU feature discovery."""
     marks = {
-        "kubernetes.io/hostname": name, "nvidia.com/gpu.product": product, "nvidia.com/gpu.memory": str(memory_mib),
-        "nvidia.com/gpu.present": "true", "qwenhost.io/pretended": "true", **labels,
-    }  # fmt: skip
-    kubectl("apply", "-f", "-", given={"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": marks}})
-    amounts = {"cpu": "128", "memory": "1Ti", "pods": "110", "ephemeral-storage": "1Ti", "nvidia.com/gpu": str(count)}
-    status = {"capacity": amounts, "allocatable": amounts, "conditions": [{"type": "Ready", "status": "True"}]}
-    kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
+        "kubernetes.io/hostname": name,
+        "nvidia.com/gpu.product": product,
+        "nvidia.com/gpu.memory": str(memory_mib),
+        "nvidia.com/gpu.present": "true",
+        "qwenhost.io/pretended": "true",
+        **labels,
+    }
+    kubectl(
+        "apply",
+        "-f",
+        "-",
+        given={"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": marks}},
+    )
+    amounts = {
+        "cpu": "128",
+        "memory": "1Ti",
+        "pods": "110",
+        "ephemeral-storage": "1Ti",
+        "nvidia.com/gpu": str(count),
+    }
+    status = {
+        "capacity": amounts,
+        "allocatable": amounts,
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    kubectl(
+        "patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+    )
     kubectl("taint", "node", name, "node.kubernetes.io/not-ready-", check=False)
 
 
@@ -77,13 +104,23 @@ def pretend_ready(namespace: str) -> None:
     for pod in get(namespace, "pods")["items"]:
         name = pod["metadata"]["name"]
         if "deletionTimestamp" in pod["metadata"]:
-            kubectl("--namespace", namespace, "delete", "pod", name, "--force", "--grace-period=0", check=False)
+            kubectl(
+                "--namespace", namespace, "delete", "pod", name, "--force", "--grace-period=0", check=False
+            )
         elif scheduled(pod):
             ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
             kubectl(
-                "--namespace", namespace, "patch", "pod", name, "--subresource=status", "--type=merge",
-                "-p", json.dumps({"status": ready}), check=False,
-            )  # fmt: skip
+                "--namespace",
+                namespace,
+                "patch",
+                "pod",
+                name,
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                json.dumps({"status": ready}),
+                check=False,
+            )
 
 
 def until(holds: Callable[[], bool], what: str) -> None:

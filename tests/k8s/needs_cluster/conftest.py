@@ -26,9 +26,11 @@ def namespace() -> Iterator[str]:
     name = f"qwenhost-test-{uuid.uuid4().hex[:8]}"
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     cluster.kubectl(
-        "apply", "-f", "-",
+        "apply",
+        "-f",
+        "-",
         given={"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}},
-    )  # fmt: skip
+    )
     yield name
     cluster.helm("uninstall", "qwen", "--namespace", name, check=False)
     cluster.kubectl("delete", "namespace", name, "--wait=false", check=False)
@@ -39,7 +41,9 @@ def gpu_nodes(namespace: str) -> Iterator[tuple[str, ...]]:
     """One with two H200, one with eight A100, one whose H200 are time-sliced."""
     cluster.gpu_node(NODES[0], "NVIDIA-H200", 143771, 2)
     cluster.gpu_node(NODES[1], "NVIDIA-A100-SXM4-80GB", 81920, 8)
-    cluster.gpu_node(NODES[2], "NVIDIA-H200", 143771, 8, **{"nvidia.com/gpu.sharing-strategy": "time-slicing"})
+    cluster.gpu_node(
+        NODES[2], "NVIDIA-H200", 143771, 8, **{"nvidia.com/gpu.sharing-strategy": "time-slicing"}
+    )
     yield NODES
     for name in NODES:
         cluster.kubectl("delete", "node", name, "--wait=false", check=False)

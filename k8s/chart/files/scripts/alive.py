@@ -1,8 +1,8 @@
 """Liveness of an engine: it answers /health, and while requests run its steps go on.
 
-vLLM's /health stays 200 while a worker hangs in a collective operation. What tells is the count of steps: if
-requests run and it has not moved for --stall-seconds, the engine is dead though it answers. A saturated engine
-answers late but keeps stepping. The standard library alone; a state file lies between two calls.
+vLLM's /health stays 200 while a worker hangs in a collective operation. What tells is the count of steps:
+if requests run and it has not moved for --stall-seconds, the engine is dead though it answers. A saturated
+engine answers late but keeps stepping. The standard library alone; a state file lies between two calls.
 """
 
 import argparse
@@ -91,6 +91,7 @@ def load(state: str) -> dict:
 
 
 def dead(sentence: str) -> int:
+    """Say why, and fail."""
     sys.stderr.write(sentence + "\n")
     return 1
 

@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from typing import Any
 
 WEATHER = {
     "type": "function",
@@ -26,7 +27,7 @@ WEATHER = {
 }
 
 
-class Failed(Exception):
+class WrongAnswerError(Exception):
     """What is wrong, in a sentence."""
 
 
@@ -95,6 +96,7 @@ def no_key() -> dict:
 
 
 def open_metrics(what: str) -> bool:
+    """Whether /metrics is meant to be open."""
     return what.startswith("/metrics") and os.environ.get("OPEN_METRICS") == "1"
 
 
@@ -123,7 +125,8 @@ def status(path: str, key: str) -> int:
         return error.code
 
 
-def send(path: str, key: str, body: "bytes | None"):
+def send(path: str, key: str, body: "bytes | None") -> Any:
+    """The open answer."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     request = urllib.request.Request(os.environ["URL"] + path, data=body, headers=headers)
     # The certificate may be of the cluster's own authority, which this image does not know.
@@ -132,6 +135,7 @@ def send(path: str, key: str, body: "bytes | None"):
 
 
 def text(message: dict) -> str:
+    """What the answer says, thinking apart."""
     return message.get("content") or ""
 
 
@@ -139,10 +143,10 @@ def expect(holds: bool, got: str, wanted: str) -> dict:
     """Evidence of what holds.
 
     Raises:
-        Failed: it does not.
+        WrongAnswerError: it does not.
     """
     if not holds:
-        raise Failed(f"wanted {wanted}, got {got[:500]}")
+        raise WrongAnswerError(f"wanted {wanted}, got {got[:500]}")
     return {"got": got[:200]}
 
 
@@ -186,7 +190,7 @@ def run(name: str) -> dict:
     except urllib.error.HTTPError as error:
         said = error.read().decode("utf-8", "replace")[:500]
         result |= {"passed": False, "problem": f"HTTP {error.code}: {said}"}
-    except (Failed, OSError, ValueError, KeyError, IndexError) as error:
+    except (WrongAnswerError, OSError, ValueError, KeyError, IndexError) as error:
         result |= {"passed": False, "problem": f"{type(error).__name__}: {error}"}
     result["seconds"] = round(time.monotonic() - started, 3)
     print(json.dumps(result), flush=True)
