@@ -95,7 +95,7 @@ def command(
     if detach:
         pid = service.serve_detached(launch, home, lock=lock)
         try:
-            state = service.wait_until_ready(home, pid, on_progress=lambda state: say(state.progress))
+            state = service.wait_until_ready(home, pid, on_progress=lambda state: say(_progress(state)))
         except KeyboardInterrupt:
             say(f"It goes on starting in the background; end it with: qwenhost stop {home.name}")
             raise
@@ -108,6 +108,16 @@ def command(
         shown.close()
         os.close(lock)
     return outcome.exit_code
+
+
+def _progress(state: ServiceState) -> str:
+    """Where a start in the background stands, and when it should be ready."""
+    from qwenhost.units import format_seconds
+
+    expected = state.expected
+    if expected is None:
+        return state.progress
+    return f"{state.progress} (ready after about {format_seconds(expected.ready_s)}, {expected.basis})"
 
 
 def _announce(state: ServiceState, *, as_json: bool) -> None:

@@ -65,6 +65,13 @@ def _print_details(state: ServiceState) -> None:
     from qwenhost.launcher.deviation import describe
 
     click.echo(f"started {state.started_at}, ready after {state.ready_s} s" if state.ready_s else "")
+    if (expected := state.expected) is not None:
+        span = (
+            f"{expected.low_s:g} to {expected.high_s:g} s"
+            if expected.low_s < expected.high_s
+            else "one start"
+        )
+        click.echo(f"  expected: {expected.ready_s:g} s ({span}), {expected.basis}: {expected.source}")
     figures = {
         field: value
         for field in state.figures.__struct_fields__
