@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from qwenhost.facts import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from qwenhost.cost.comparison import ApiLine
     from qwenhost.cost.figures import Figure
     from qwenhost.cost.quality import QualityRow
     from qwenhost.facts import Catalog
@@ -38,6 +37,22 @@ class StaleFact(Value, frozen=True, kw_only=True):
         return f"{self.what}: seen {self.age_days} days ago ({self.as_of}), stated age {self.max_age_days}"
 
 
+class Offer(Protocol):
+    """What of an API's line is needed to tell its age."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def kind(self) -> str:
+        """``claude``, ``hosted_qwen`` or ``other``."""
+
+    @property
+    def as_of(self) -> str:
+        """Day on which its price was seen."""
+
+
 def max_age_days(catalog: Catalog, kind: str) -> int | None:
     """The stated age of a kind; None = it does not age, or the profiles state none."""
     row = catalog.assumptions.get(MAX_AGE.get(kind, ""))
@@ -49,7 +64,7 @@ def stale_facts(
     *,
     as_of: dt.date,
     rent: Figure,
-    lines: Sequence[ApiLine],
+    lines: Sequence[Offer],
     quality: Sequence[QualityRow],
 ) -> tuple[StaleFact, ...]:
     """What a comparison uses beyond its age on the day it is made for, oldest first.
