@@ -1,7 +1,7 @@
 """What every example and toggle renders, kept here, so that a change of the chart shows what it does.
 
 The default is kept whole; each other case as its difference from it, by object. The plans are golden/'s,
-not the chart's, which change with the planner. After a wanted change: QWENHOST_UPDATE_GOLDEN=1 pytest THIS FILE
+not the chart's, which change with the planner. After a wanted change: QWENHOST_UPDATE_GOLDEN=1 pytest FILE
 """
 
 from __future__ import annotations
