@@ -196,5 +196,5 @@ def _label(
     places = spread_labels(
         [y.clamp(line.points[-1][1]) for line in drawn], 16, min(y.start, y.end) + 4, max(y.start, y.end) - 2
     )
-    for line, at in zip(drawn, places, strict=True):
-        canvas.text((right + 8, at + 4), line.label, f"label {line.css}")
+    for line, height in zip(drawn, places, strict=True):
+        canvas.text((right + 8, height + 4), line.label, f"label {line.css}")
