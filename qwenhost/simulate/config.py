@@ -33,6 +33,8 @@ class EngineConfig(Value, frozen=True, kw_only=True):
     align_prefill: bool = False
     """vLLM cuts prefill chunks at block boundaries (mamba cache mode ``align``: prefix caching on a
     hybrid model)."""
+    async_scheduling: bool = False
+    """A step is scheduled while the one before it runs: vLLM's way on GPUs, and off on CPUs."""
     data_parallel_size: int = 1
 
     @property
@@ -102,6 +104,7 @@ def engine_config(candidate: Candidate, acceptance_rates: Sequence[float] = ()) 
         acceptance_rates=tuple(acceptance_rates[:drafts]),
         enable_prefix_caching=args.enable_prefix_caching,
         align_prefill=args.enable_prefix_caching and cache.state_blocks_per_sequence > 0,
+        async_scheduling=True,
         data_parallel_size=candidate.parallelism.serving_groups,
     )
     if config.blocks_for(1) > config.usable_blocks or config.max_decoding < 1:

@@ -6,6 +6,10 @@ admitted last, which starts over from its prompt and the tokens it has (recomput
 
 Steps between two events (an end, a new block, an arrival) are simulated as one stretch. Rules: vLLM
 ``v1/core/sched/scheduler.py``, but a decoding sequence always comes before an unfinished prompt here.
+
+With asynchronous scheduling a step is scheduled while the one before it runs (``v1/engine/core.py``,
+``step_with_batch_queue``): who comes during a step joins the second one after it, and what an ended sequence
+held is free from then on.
 """
 
 from __future__ import annotations
@@ -15,15 +19,16 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING
 
-from qwenhost.plan import StepShape
 from qwenhost.simulate.blocks import BlockPool
+from qwenhost.simulate.chunks import prompt_chunk
 from qwenhost.simulate.decoding import Decoding
 from qwenhost.simulate.sequence import Request, Sequence, StepResult
-from qwenhost.simulate.stretch import steps_until, stretch_seconds
+from qwenhost.simulate.stretch import stretch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qwenhost.plan import StepShape
     from qwenhost.simulate.config import EngineConfig
 
 __all__ = ["Engine", "Request", "Sequence", "StepResult"]
@@ -53,6 +58,9 @@ class Engine:
         self._decoding = Decoding(config, random.Random(seed))  # noqa: S311 - a model's draws
         self._serial = 0
         self._admission_blocked = False
+        self._schedules = 0  # calls of step
+        self._last_ripe = 0  # the latest ``ripe_at`` of any sequence
+        self._ended: list[Sequence] = []  # their blocks and places are free after the next scheduling
 
     # ------------------------------------------------------------------ from outside
 
@@ -88,6 +96,8 @@ class Engine:
         self._serial += 1
         self._admission_blocked &= bool(self._waiting)  # nobody passes a blocked head
         sequence = Sequence(request, now, self._serial)
+        ahead = self.config.async_scheduling and bool(self._running)  # the next step is scheduled already
+        sequence.ripe_at = self._last_ripe = self._schedules + 1 + ahead
         self._waiting.append(sequence)
         return sequence
 
@@ -95,8 +105,11 @@ class Engine:
         """Forget a sequence, wherever it is."""
         if sequence in self._running:
             self._leave(sequence)
+            self._free(sequence)
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
+        if not self._running:
+            self._settle()
         self._admission_blocked = False
         sequence.finished = True
 
@@ -107,7 +120,11 @@ class Engine:
     def quiet_s(self) -> float:
         """Seconds in which nothing ends or is admitted if nothing arrives; 0 where only a step can tell."""
         unsure = self._prefilling or not self._decoding or (self._waiting and not self._admission_blocked)
-        return 0.0 if unsure else self._time([], math.inf, self._decoding.steps_to_event())[1]
+        return (
+            0.0
+            if unsure
+            else stretch(self._step_time, self._decoding, [], math.inf, self._decoding.steps_to_event())[1]
+        )
 
     def step(
         self, now: float, *, until: float = math.inf, max_steps: int = 1, collect: bool = False
@@ -126,16 +143,20 @@ class Engine:
         if self.idle:
             raise ValueError("an idle engine has no step")
         preempted = self.preemptions
+        self._schedules += 1
+        settled = bool(self._ended)
         self._grow_decoding()
         budget = self.config.max_num_batched_tokens - len(self._decoding) * self.config.tokens_per_decode
         chunks = self._continue_prefill(budget)
         if self.preemptions == preempted:
             chunks += self._admit(budget - sum(n for _, n in chunks), now)
+        self._settle()
         # A chunk's sequence may itself have been preempted by a later one.
         chunks = [(sequence, n) for sequence, n in chunks if sequence in self._prefilling]
-        # After a preemption the next step may admit again, so it is no longer like this one.
-        longest = max_steps if self.preemptions == preempted else 1
-        steps, duration = self._time(chunks, until - now, longest)
+        # After any of these the next step may admit again, so it is no longer like this one.
+        news = self.preemptions > preempted or settled or self._last_ripe > self._schedules
+        longest = 1 if news and self._waiting else max_steps
+        steps, duration = stretch(self._step_time, self._decoding, chunks, until - now, longest)
         decoding, running, usage = len(self._decoding), len(self._running), self.pool.usage
         emitted = self._decoding.emissions() if collect else []
         self._decoding.advance(steps)
@@ -144,7 +165,9 @@ class Engine:
             self._complete(sequence)
             finished.append(sequence)
         first_tokens = self._finish_prefill(chunks, finished)
-        self._admission_blocked = not (chunks or finished or self.preemptions > preempted)
+        self._admission_blocked = not (chunks or finished or news)
+        if not (self.config.async_scheduling and self._running):
+            self._settle()
         if collect:
             emitted += [(sequence, 1) for sequence in first_tokens]
         return StepResult(
@@ -166,7 +189,7 @@ class Engine:
         for sequence in list(self._prefilling):
             if sequence not in self._prefilling:  # preempted by one before it
                 continue
-            tokens = self._chunk(sequence, budget)
+            tokens = prompt_chunk(self.config, sequence.computed, sequence.target, budget)
             blocks = self._blocks_to(sequence, sequence.computed + tokens)
             if tokens and self._take_or_preempt(sequence, blocks):
                 sequence.blocks += blocks
@@ -177,11 +200,14 @@ class Engine:
     def _admit(self, budget: int, now: float) -> list[tuple[Sequence, int]]:
         """First chunks of waiting requests, first come first served."""
         chunks = []
-        while self._waiting and budget > 0 and len(self._running) < self.config.max_decoding:
+        while self._waiting and budget > 0:
             sequence = self._waiting[0]
+            places = self.config.max_decoding - len(self._running) - len(self._ended)
+            if places < 1 or sequence.ripe_at > self._schedules:
+                break
             hashes, hit = self._look_up(sequence)
             sequence.computed = hit
-            tokens = self._chunk(sequence, budget)
+            tokens = prompt_chunk(self.config, sequence.computed, sequence.target, budget)
             if not tokens or not self._fits(sequence, hashes):
                 sequence.computed = 0
                 break
@@ -221,57 +247,10 @@ class Engine:
             return request.block_hashes[:resume], resume * config.block_size
         return (), min(request.assumed_cached_tokens // config.block_size, most) * config.block_size
 
-    def _chunk(self, sequence: Sequence, budget: int) -> int:
-        """Tokens of a prompt to compute in this step."""
-        computed, target = sequence.computed, sequence.target
-        tokens = max(0, min(budget, target - computed))
-        if not self.config.align_prefill:
-            return tokens
-        size = self.config.block_size
-        last_boundary = target - target % size
-        if computed + tokens < last_boundary:
-            aligned = (computed + tokens) // size * size
-            # A block too wide for any step is entered piece by piece, and the next piece ends with it.
-            if aligned > computed or size <= self.config.max_num_batched_tokens:
-                return aligned - computed
-            return tokens
-        if computed < last_boundary < computed + tokens:
-            return last_boundary - computed
-        return tokens
-
     def _fits(self, sequence: Sequence, hashes: tuple[int, ...]) -> bool:
         """Whether the whole prompt fits now, not just its first chunk (``scheduler_reserve_full_isl``)."""
         need = self.config.blocks_for(sequence.target) - len(hashes) + self.pool.blocks_to_hold(hashes)
         return need <= self.pool.free
-
-    def _time(self, chunks: list[tuple[Sequence, int]], limit_s: float, max_steps: int) -> tuple[int, float]:
-        """Steps in this stretch and their seconds."""
-        decoding = len(self._decoding)
-        context = self._decoding.context_tokens
-        first = self._step_time(
-            StepShape(
-                prefill_tokens=sum(n for _, n in chunks),
-                prefill_context_tokens=sum(sequence.computed for sequence, _ in chunks),
-                prefill_sequences=max(1, len(chunks)),
-                decode_sequences=decoding,
-                decode_context_tokens=context,
-            )
-        )
-        if chunks or max_steps == 1 or not decoding:
-            return 1, first
-        steps = min(max_steps, self._decoding.steps_to_event())
-        if steps == 1 or first >= limit_s:
-            return 1, first
-        growth = self._decoding.growth_per_step * (steps - 1)
-        last = self._step_time(
-            StepShape(decode_sequences=decoding, decode_context_tokens=round(context + growth))
-        )
-        # Within a stretch only the context grows, by the same amount each step: the step time is taken as
-        # the straight line between its ends.
-        slope = (last - first) / (steps - 1)
-        if stretch_seconds(first, slope, steps) > limit_s:
-            steps = steps_until(first, slope, steps, limit_s)
-        return steps, stretch_seconds(first, slope, steps)
 
     def _finish_prefill(self, chunks: list[tuple[Sequence, int]], finished: list[Sequence]) -> list[Sequence]:
         """Move on by the chunks computed; a finished prompt gives a token and joins the decoding ones."""
@@ -297,6 +276,9 @@ class Engine:
         """Hold blocks for a sequence, preempting the last admitted ones; False if it was itself one."""
         while not self.pool.take(blocks):
             victim = next(reversed(self._running))
+            if victim is sequence and self._ended:
+                self._settle()
+                continue
             self._preempt(victim)
             if victim is sequence:
                 return False
@@ -305,6 +287,7 @@ class Engine:
     def _preempt(self, sequence: Sequence) -> None:
         generated = self.generated(sequence)
         self._leave(sequence)
+        self._free(sequence)
         sequence.base = generated
         sequence.target = sequence.request.prompt_tokens + generated
         sequence.preemptions += 1
@@ -315,19 +298,29 @@ class Engine:
         request = sequence.request
         self._publish(sequence, request.prompt_tokens + request.output_tokens - 1)
         self._leave(sequence)
+        self._ended.append(sequence)
         sequence.base = request.output_tokens
         sequence.finished = True
 
     def _leave(self, sequence: Sequence) -> None:
-        """Give back everything a running sequence holds."""
+        """Run no more."""
         self._decoding.leave(sequence)
         self._prefilling.pop(sequence, None)
         del self._running[sequence]
+        sequence.epoch += 1
+
+    def _settle(self) -> None:
+        """Free what ended sequences hold."""
+        for sequence in self._ended:
+            self._free(sequence)
+        self._ended.clear()
+
+    def _free(self, sequence: Sequence) -> None:
+        """Give back everything a sequence holds."""
         self.pool.give(sequence.blocks - len(sequence.entries) + self.config.state_blocks_per_sequence)
         self.pool.release(sequence.entries)
         sequence.entries = []
         sequence.blocks = sequence.computed = 0
-        sequence.epoch += 1
 
     def _publish(self, sequence: Sequence, tokens: int) -> None:
         """Offer the full blocks of the first ``tokens`` tokens to other requests.

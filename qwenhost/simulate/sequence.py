@@ -22,7 +22,7 @@ class Sequence:
     __slots__ = (
         "admissions", "arrival_s", "base", "blocks", "cached_tokens", "computed", "entries", "epoch",
         "finished", "first_scheduled_s", "join", "junction", "offset", "preemptions", "published", "request",
-        "serial", "tag", "target",
+        "ripe_at", "serial", "tag", "target",
     )  # fmt: skip
 
     def __init__(self, request: Request, arrival_s: float, serial: int) -> None:
@@ -31,6 +31,8 @@ class Sequence:
         self.serial = serial
         self.tag: Any = None
         """For the caller."""
+        self.ripe_at = 0
+        """Number of the first scheduling that knows of it."""
         self.first_scheduled_s: float | None = None
         self.base = 0
         """Tokens generated when it joined the decoding ones."""

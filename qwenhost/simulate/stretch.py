@@ -2,6 +2,57 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from qwenhost.plan import StepShape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qwenhost.simulate.decoding import Decoding
+    from qwenhost.simulate.sequence import Sequence
+
+
+def stretch(
+    step_time: Callable[[StepShape], float],
+    decoding: Decoding,
+    chunks: list[tuple[Sequence, int]],
+    limit_s: float,
+    max_steps: int,
+) -> tuple[int, float]:
+    """Steps in a stretch and their seconds.
+
+    Args:
+        step_time: seconds of a step of a given shape.
+        decoding: sequences that gain a token in each.
+        chunks: sequences and the prompt tokens of theirs computed in it; then it is one step.
+        limit_s: it ends with the first step that ends at or after this.
+        max_steps: longest.
+    """
+    sequences, context = len(decoding), decoding.context_tokens
+    first = step_time(
+        StepShape(
+            prefill_tokens=sum(n for _, n in chunks),
+            prefill_context_tokens=sum(sequence.computed for sequence, _ in chunks),
+            prefill_sequences=max(1, len(chunks)),
+            decode_sequences=sequences,
+            decode_context_tokens=context,
+        )
+    )
+    if chunks or max_steps == 1 or not sequences:
+        return 1, first
+    steps = min(max_steps, decoding.steps_to_event())
+    if steps == 1 or first >= limit_s:
+        return 1, first
+    growth = decoding.growth_per_step * (steps - 1)
+    last = step_time(StepShape(decode_sequences=sequences, decode_context_tokens=round(context + growth)))
+    # Within a stretch only the context grows, by the same amount each step: the step time is taken as
+    # the straight line between its ends.
+    slope = (last - first) / (steps - 1)
+    if stretch_seconds(first, slope, steps) > limit_s:
+        steps = steps_until(first, slope, steps, limit_s)
+    return steps, stretch_seconds(first, slope, steps)
+
 
 def stretch_seconds(first: float, slope: float, steps: int) -> float:
     """Seconds of ``steps`` steps, the first taking ``first`` and each ``slope`` more than the one before."""

@@ -233,6 +233,7 @@ CONFIGS = st.builds(
     state_blocks_per_sequence=st.sampled_from([0, 3]),
     enable_prefix_caching=st.booleans(),
     align_prefill=st.booleans(),
+    async_scheduling=st.booleans(),
 )
 
 
@@ -283,8 +284,9 @@ def test_every_request_gets_its_tokens_and_blocks_are_conserved(
         assert engine.num_running <= limits.max_num_seqs
         used = result.prefill_tokens + result.decode_sequences * limits.tokens_per_decode
         assert used <= limits.max_num_batched_tokens
-        held = sum(s.blocks - len(s.entries) + limits.state_blocks_per_sequence for s in engine._running)
-        shared = {key for s in engine._running for key in s.entries}
+        holders = [*engine._running, *engine._ended]
+        held = sum(s.blocks - len(s.entries) + limits.state_blocks_per_sequence for s in holders)
+        shared = {key for s in holders for key in s.entries}
         assert engine.pool.held == held + len(shared)
     assert engine.idle
     assert all(sequence.finished for sequence in sequences)
