@@ -53,10 +53,11 @@ def main() -> int:
             continue
         print(f"{step} {key}", flush=True)
         result = measure(stage, step, key, remaining)
-        if result is not None:
-            stage.keep(step, key, result)
-            print(f"  {'FAILED' if 'failed' in result else 'kept'}", flush=True)
-            left += result.get("done") is False
+        if result.get("done") is False:  # Gone on with in the next call.
+            left += 1
+            continue
+        stage.keep(step, key, result)
+        print(f"  {'FAILED' if 'failed' in result else 'kept'}", flush=True)
     print(f"{left} left" if left else "complete")
     return 75 if left else 0
 
@@ -77,7 +78,7 @@ def work(stage: stages.Stage, arguments: argparse.Namespace) -> Iterator[tuple[s
             yield step, "result", 2 * quick if step == "agreement" else 0.0
 
 
-def measure(stage: stages.Stage, step: str, key: str, remaining: float) -> dict[str, object] | None:
+def measure(stage: stages.Stage, step: str, key: str, remaining: float) -> dict[str, object]:
     """One piece of work."""
     if step == "memory":
         return memory.run(stage, key)
