@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
 from itertools import islice
@@ -189,27 +190,46 @@ class Simulator:
             else:
                 return
 
-    def closed_loop(self, requests: Iterator[Request], *, concurrency: int, count: int) -> None:
-        """So many users, each sending its next request when the last one ends; users keep their rank."""
+    def closed_loop(
+        self, requests: Iterator[Request], *, concurrency: int, count: int, ramp_s: float = 0.0
+    ) -> None:
+        """So many users, each sending its next request when the last one ends; users keep their rank.
+
+        Args:
+            requests: taken in turn.
+            concurrency: users.
+            count: requests in all.
+            ramp_s: the users begin evenly over this time. Those who begin together and get answers of one
+                length stay together, here as in vLLM: their prompts come in bursts.
+        """
         ranks = len(self.ranks)
         for index, rank in enumerate(self.ranks):
             users = concurrency // ranks + (index < concurrency % ranks)
             left = list(islice(requests, round(count * users / concurrency)))[::-1]
-            back = [0.0] * users
-            while back or not rank.engine.idle:
-                # An answer takes a moment to reach its user: the next step begins without the next request.
-                due, back = back, []
-                if not rank.engine.idle:
-                    ended = rank.step(rank.clock_s if due else math.inf)
-                    back = [rank.clock_s] * len(ended)
-                for at in due[: len(left)]:
-                    rank.submit(left.pop(), at)
+            _hold(rank, [ramp_s * user / users for user in range(users)], left)
 
     def _send(self, request: Request, at_s: float) -> None:
         if self.config.refusal(request.prompt_tokens, request.output_tokens):
             self.run.refuse(at_s)
         else:
             min(self.ranks, key=lambda rank: rank.engine.load).submit(request, at_s)
+
+
+def _hold(rank: Rank, free: list[float], left: list[Request]) -> None:
+    """One rank's users, from the instants they begin until nothing is left.
+
+    An answer takes a moment to reach its user: the step that begins then begins without the next request.
+    """
+    while left or not rank.engine.idle:
+        at = free[0] if left and free else math.inf
+        if rank.engine.idle or at < rank.clock_s:
+            now = max(at, rank.clock_s) if rank.engine.idle else rank.clock_s
+            while left and free and (free[0] < now or free[0] == at):
+                rank.submit(left.pop(), heapq.heappop(free))
+        else:
+            ended = rank.step(at)
+            for _ in ended:
+                heapq.heappush(free, rank.clock_s)
 
 
 class Labels(Value, frozen=True, kw_only=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import ClassVar
 
 from simulate.test_simulate_engine import config, run, seconds
 
 from qwenhost.simulate.engine import Engine, Request
+from qwenhost.simulate.virtual import Simulator
 
 
 class TestAsyncScheduling:
@@ -60,3 +62,16 @@ class TestAsyncScheduling:
         engine.step(0.0)
         assert engine.step(0.0).preempted == 0
         assert [serial for serial, _ in run(engine)] == [1]
+
+
+def test_users_who_begin_apart_stay_apart() -> None:
+    """Four users of equal answers: together their prompts share steps, spread over a cycle they do not."""
+    limits = config(num_blocks=200, max_num_batched_tokens=64)
+
+    def most_prompts(ramp_s: float) -> float:
+        simulator = Simulator(limits, seconds, seed=0)
+        simulator.closed_loop(repeat(Request(8, 20)), concurrency=4, count=40, ramp_s=ramp_s)
+        assert len(simulator.run.records) == 40
+        return max(record.ttft_ms or 0.0 for record in simulator.run.records)
+
+    assert most_prompts(20.0) < 0.7 * most_prompts(0.0)
