@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COLOURS = {"error": "red", "warning": "yellow"}
 
 
-@click.command("check")
+@click.command("check", short_help="Check that rendered manifests fit together.")
 @click.argument("files", metavar="FILES|-", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Let warnings fail too.")
 @json_option

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LONGEST_MESSAGE = 4096  # what Kubernetes keeps of a termination message
 
 
-@click.command("init")
+@click.command("init", short_help="Plan on this pod's GPUs, or refuse in one sentence.")
 @click.option(
     "--request",
     "request_file",

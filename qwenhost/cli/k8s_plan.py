@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qwenhost.kubernetes import Cluster, PoolPlan, Rung
 
 
-@click.command("plan")
+@click.command("plan", short_help="Plan for a cluster's GPUs: values for the chart.")
 @click.argument("nodes", metavar="[NODES.json|-]", required=False, type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="File to write instead of stdout.")
 @click.option("--dra", is_flag=True, help="A ladder of GPU claims (firstAvailable) instead of pools.")

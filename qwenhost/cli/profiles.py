@@ -72,7 +72,7 @@ def list_(ctx: click.Context, kind: str | None, as_json: bool) -> None:
     write_json(rows) if as_json else _print_rows(kind, rows)
 
 
-@command.command("show")
+@command.command("show", short_help="Show every row called NAME, with its source.")
 @click.argument("name")
 @json_option
 @click.pass_context
@@ -97,7 +97,7 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
         click.echo(yaml.safe_dump(msgspec.to_builtins(parts), sort_keys=False, allow_unicode=True, width=100))
 
 
-@command.command("check")
+@command.command("check", short_help="Check profiles: file, line and key of each mistake.")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--freshness", type=click.IntRange(-1), is_flag=False, flag_value=STATED, metavar="[DAYS]",
@@ -157,7 +157,7 @@ def _older(known: Catalog, facts: Sequence[DatedFact], freshness: int | None) ->
     ]
 
 
-@command.command("schema")
+@command.command("schema", short_help="Print the JSON Schema of a kind of row.")
 @click.argument("kind")
 @json_option
 def schema(kind: str, as_json: bool) -> None:
