@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-import cluster_kit as cluster
+import live_cluster as cluster
 import pytest
 
 if TYPE_CHECKING:

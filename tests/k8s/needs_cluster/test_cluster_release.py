@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
-import cluster_kit as cluster
+import live_cluster as cluster
 import pytest
 from chart_kit import CASES, rendered
 
