@@ -1,0 +1,27 @@
+"""What every fact is made of: a strict frozen value, its source and its basis."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Literal
+
+import msgspec
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every value: frozen, slotted, strict about unknown keys.
+
+    msgspec does not hand ``kw_only`` down, so each value repeats it.
+    """
+
+
+class Source(Value, frozen=True, kw_only=True):
+    """Where a fact comes from and when that was true."""
+
+    where: str
+    """A URL, a log, a config file, or the computation that gave the figure."""
+    as_of: dt.date
+    note: str = ""
+
+
+Basis = Literal["measured", "modelled", "assumed"]
