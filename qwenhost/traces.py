@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOONCAKE_BLOCK_TOKENS = 512
+_ROW_FAULTS = (KeyError, ValueError, TypeError, AttributeError, OverflowError)
+"""What reading a row raises where a column is missing or a cell is not what its column says."""
 Row = tuple[int, Any]
 """(line, or place in a list; what stands there)."""
 
@@ -44,18 +47,23 @@ REMEDY = (
 )
 
 
-def read_requests(path: Path) -> list[TracedRequest]:
+def read_requests(path: Path, *, limit: int | None = None) -> list[TracedRequest]:
     """The requests of a trace in order of time; those without tokens in or out had failed and are left out.
+
+    Args:
+        path: JSON lines, CSV or a session file.
+        limit: take only so many, the first in the file, and look at no line behind them.
 
     Raises:
         BadInputError: missing, not a trace, or without a request; names the line.
     """
     rows = read_rows(path, remedy=REMEDY)
     if any(_is_transcript_row(row) for _, row in rows):
-        found = list(_of_transcript(rows, path))
+        found = _of_transcript(rows, path)
     else:
-        found = [_request_at(path, number, row) for number, row in rows]
-    kept = [request for request in found if request.input_tokens > 0 and request.output_tokens > 0]
+        found = (_request_at(path, number, row) for number, row in rows)
+    served = (request for request in found if request.input_tokens > 0 and request.output_tokens > 0)
+    kept = list(itertools.islice(served, limit))
     if not kept:
         raise BadInputError(f"{path}: the trace holds no request", remedy=REMEDY)
     return sorted(kept, key=lambda request: request.at_s)
@@ -64,9 +72,13 @@ def read_requests(path: Path) -> list[TracedRequest]:
 def _request_at(path: Path, number: int, row: Any) -> TracedRequest:
     try:
         return request_of(row)
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-        raise BadInputError(f"{path}: line {number}: {reason}", remedy=REMEDY) from error
+    except _ROW_FAULTS as error:
+        raise _line_error(path, number, error) from error
+
+
+def _line_error(path: Path, number: int, error: Exception) -> BadInputError:
+    reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
+    return BadInputError(f"{path}: line {number}: {reason}", remedy=REMEDY)
 
 
 def _is_transcript_row(row: Any) -> bool:
@@ -93,9 +105,8 @@ def _of_transcript(rows: Iterable[Row], path: Path) -> Iterator[TracedRequest]:
                 cached_tokens=read,
                 session=str(row["sessionId"]),
             )
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
-            raise BadInputError(f"{path}: line {number}: {reason}", remedy=REMEDY) from error
+        except _ROW_FAULTS as error:
+            raise _line_error(path, number, error) from error
 
 
 def read_rows(path: Path, *, remedy: str) -> list[Row]:

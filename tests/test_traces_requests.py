@@ -87,3 +87,15 @@ def test_nonsense_is_refused_by_line(tmp_path: Path, text: str, said: str) -> No
     file.write_text(text)
     with pytest.raises(BadInputError, match=said):
         read_requests(file)
+
+
+def test_a_limit_takes_the_first_of_the_file_and_looks_no_further(tmp_path: Path) -> None:
+    """A failed request does not count towards it; line 4, which is broken, is not reached."""
+    file = tmp_path / "t.jsonl"
+    file.write_text(
+        '{"arrival_s": 9, "input_tokens": 1, "output_tokens": 1}\n'
+        '{"arrival_s": 8, "input_tokens": 2, "output_tokens": 0}\n'
+        '{"arrival_s": 7, "input_tokens": 3, "output_tokens": 3}\n'
+        '{"arrival_s": 6}\n'
+    )
+    assert read_requests(file, limit=2) == [TracedRequest(7.0, 3, 3), TracedRequest(9.0, 1, 1)]
