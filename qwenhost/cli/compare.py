@@ -12,6 +12,7 @@ from qwenhost.cli.options import (
     json_option,
     load_options,
     node_options,
+    objective_option,
     pin_options,
     price_options,
     workload_options,
@@ -77,13 +78,7 @@ from qwenhost.cli.pricing_options import api_options, self_host_options
 @workload_options
 @load_options
 @price_options
-@click.option(
-    "--objective",
-    type=click.Choice(["cost", "throughput", "latency", "context"]),
-    default="cost",
-    show_default=True,
-    help="What a new plan is chosen for.",
-)
+@objective_option("What a new plan is chosen for.")
 @pin_options
 @json_option
 @click.pass_context

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qwenhost.cli import k8s_setup, wiring
-from qwenhost.cli.options import json_option, pin_options, price_options, workload_options
+from qwenhost.cli.options import json_option, objective_option, pin_options, price_options, workload_options
 from qwenhost.cli.output import say, write_json
 from qwenhost.errors import BadInputError, InfeasibleError
 from qwenhost.plan import DEFAULT_VLLM_VERSION
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--tolerate", multiple=True, metavar="KEY", help="Take nodes with this taint; repeatable.")
 @workload_options
-@click.option(
-    "--objective",
-    type=click.Choice(["cost", "throughput", "latency", "context"]),
-    default="cost",
-    show_default=True,
-    help="What to be best at, within the service level.",
-)
+@objective_option()
 @pin_options
 @price_options
 @click.option("--vllm-version", default=DEFAULT_VLLM_VERSION, show_default=True, help="vLLM to plan for.")

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from qwenhost.cli.output import say
+from qwenhost.cli.output import make_folder, say
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -40,12 +40,7 @@ class Files:
         """All four in a folder, which is made; a file named on its own goes where it was named."""
         if folder is None:
             return cls(None, None, comparison, report)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInputError(
-                f"--output-dir {folder}: {error.strerror}", remedy="Name a folder you may write to."
-            ) from error
+        make_folder(folder, option="--output-dir")
         return cls(
             folder / "plan.json",
             folder / "measurements.json",

@@ -30,6 +30,18 @@ node_options = _stack(
     ),
 )
 
+
+def objective_option(help_text: str = "What to be best at, within the service level.") -> Callable[[F], F]:
+    """``--objective``, which plans are chosen for."""
+    return click.option(
+        "--objective",
+        type=click.Choice(["cost", "throughput", "latency", "context"]),
+        default="cost",
+        show_default=True,
+        help=help_text,
+    )
+
+
 workload_options = _stack(
     click.option(
         "--workload",

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from qwenhost.errors import BadInputError
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 
@@ -37,3 +41,17 @@ def hint(line: str) -> None:
     """What to do next, on stderr and only for a person at a terminal."""
     if sys.stderr.isatty():
         click.echo(click.style(line, dim=True), err=True)
+
+
+def make_folder(folder: Path, *, option: str) -> None:
+    """The folder that ``option`` names, with those above it.
+
+    Raises:
+        BadInputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(
+            f"{option} {folder}: {error.strerror}", remedy="Name a folder you may write to."
+        ) from error

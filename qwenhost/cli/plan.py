@@ -14,6 +14,7 @@ from qwenhost.cli.options import (
     load_options,
     lora_options,
     node_options,
+    objective_option,
     pin_options,
     price_options,
     workload_options,
@@ -32,13 +33,7 @@ if TYPE_CHECKING:
 @node_options
 @workload_options
 @load_options
-@click.option(
-    "--objective",
-    type=click.Choice(["cost", "throughput", "latency", "context"]),
-    default="cost",
-    show_default=True,
-    help="What to be best at, within the service level.",
-)
+@objective_option()
 @pin_options
 @lora_options
 @price_options

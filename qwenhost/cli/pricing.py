@@ -218,16 +218,11 @@ def deliver(
 
 
 def _write_csv(comparison: Comparison, folder: Path) -> None:
-    from qwenhost.cli.output import say
+    from qwenhost.cli.output import make_folder, say
     from qwenhost.files import write_atomically
     from qwenhost.report import csv_tables
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(
-            f"--csv {folder}: {error.strerror}", remedy="Name a folder you may write to."
-        ) from error
+    make_folder(folder, option="--csv")
     for name, text in csv_tables(comparison).items():
         write_atomically(folder / name, text)
     say(f"Tables: {folder}")

@@ -11,6 +11,7 @@ from qwenhost.cli.options import (
     json_option,
     load_options,
     node_options,
+    objective_option,
     pin_options,
     price_options,
     workload_options,
@@ -25,13 +26,7 @@ if TYPE_CHECKING:
 @node_options
 @workload_options
 @load_options
-@click.option(
-    "--objective",
-    type=click.Choice(["cost", "throughput", "latency", "context"]),
-    default="cost",
-    show_default=True,
-    help="What to be best at, within the service level.",
-)
+@objective_option()
 @click.option(
     "--candidates", type=click.IntRange(2, 12), default=4, show_default=True, help="Trials at most."
 )

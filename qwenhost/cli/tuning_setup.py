@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from qwenhost.cli import wiring
-from qwenhost.cli.output import say
+from qwenhost.cli.output import make_folder, say
 from qwenhost.cli.tuning_calibration import calibrate_from
 from qwenhost.errors import BadInputError, QwenhostError
 from qwenhost.files import write_atomically
@@ -68,7 +68,7 @@ def tuned(ctx: click.Context, folder: Path, options: dict[str, Any]) -> TuneStat
     if options["fresh"]:
         _forget(folder)
     earlier = load_state(folder, question)
-    _make(folder)
+    make_folder(folder, option="--output-dir")
     known, given = wiring.with_checkpoint_folder(wiring.catalog(ctx), options)
     options = dict(given)
     aside = Aside(list(earlier.stopped) if earlier else [])
@@ -112,15 +112,6 @@ def _forget(folder: Path) -> None:
     for old in [*folder.glob("trial-*.json"), folder / "plan.json", path]:
         old.unlink(missing_ok=True)
     shutil.rmtree(folder / "services", ignore_errors=True)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInputError(
-            f"--output-dir {folder}: {error.strerror}", remedy="Name a folder you may write to."
-        ) from error
 
 
 def _first_state(
