@@ -248,6 +248,20 @@ class Spending(Value, frozen=True, kw_only=True):
     """Of the prices."""
 
 
+class Sampled(Value, frozen=True, kw_only=True):
+    """Of a run with more requests than are held in memory: what was drawn from a sample of them."""
+
+    records: int
+    """In the sample; each request had the same chance to be there."""
+    of: int
+    """Requests."""
+    rank_error: float
+    """At 95 %, the p-th percentile of the sample is one of all requests' between p - x and p + x, as a
+    share: 0.004 puts p50 between p49.6 and p50.4."""
+    figures: tuple[str, ...]
+    """Drawn from it; all others are of every request."""
+
+
 class Measurements(Value, frozen=True, kw_only=True):
     """One run."""
 
@@ -290,6 +304,8 @@ class Measurements(Value, frozen=True, kw_only=True):
     spending: Spending | None = None
     confidence: Mapping[str, tuple[float, float]] = {}
     """95 % intervals of single figures, e.g. ``ttft_ms_p50: [212.0, 240.5]``; ``goodput_fraction`` too."""
+    sampled: Sampled | None = None
+    """None where every figure is of all requests."""
 
 
 def goodput(records: Sequence[RequestRecord], slo: Slo, duration_s: float) -> Goodput:

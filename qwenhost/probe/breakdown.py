@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qwenhost.measurements import (
-    RequestRecord,
-    SessionFigures,
-    Spending,
-    UrlFigures,
-    percentiles,
-)
+from qwenhost.measurements import SessionFigures, Spending, UrlFigures, percentiles
 from qwenhost.probe import summary
-from qwenhost.probe.spending import spent_on
+from qwenhost.probe.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from qwenhost.measurements import RequestRecord
     from qwenhost.probe.config import ProbeConfig
+    from qwenhost.probe.totals import SessionTotals
 
 
 def by_url(
-    records: Sequence[RequestRecord], urls: Sequence[str], window: summary.Window
+    records: Sequence[RequestRecord],
+    by_replica: Mapping[int, Totals],
+    urls: Sequence[str],
+    window: summary.Window,
 ) -> tuple[UrlFigures, ...]:
     """One for each of several URLs; empty where there is one."""
     if len(urls) == 1:
@@ -29,10 +28,12 @@ def by_url(
     found = []
     for number, url in enumerate(urls):
         own = [record for record in records if record.replica == number]
-        times, rates = summary.latencies(own), summary.rates(own, window)
+        totals = by_replica.get(number) or Totals()
+        times = summary.latencies(own, totals)
+        rates = summary.rates(own, window, summary.Scale.of(own, totals))
         found.append(
             UrlFigures(
-                url=url, requests=summary.request_counts(own), output_tokens_per_s=rates.output_tokens,
+                url=url, requests=summary.request_counts(totals), output_tokens_per_s=rates.output_tokens,
                 request_per_s=rates.requests, ttft_ms=times.ttft_ms, tpot_ms=times.tpot_ms,
                 e2e_ms=times.e2e_ms,
             )
@@ -41,20 +42,20 @@ def by_url(
 
 
 def of_sessions(
-    records: Sequence[RequestRecord], config: ProbeConfig, counters: Mapping[str, float]
-) -> SessionFigures | None:
+    records: Sequence[RequestRecord], totals: SessionTotals, config: ProbeConfig,
+    counters: Mapping[str, float],
+) -> SessionFigures | None:  # fmt: skip
     """What sessions add; None where requests have nothing to do with one another."""
-    turned = [record for record in records if record.session is not None and record.ok]
-    if not turned:
+    if not totals.requests:
         return None
+    turned = [record for record in records if record.session is not None and record.ok]
     later = [record for record in turned if record.turn]
-    prompt_tokens = sum(record.input_tokens for record in turned)
-    cached = sum(record.cached_tokens for record in turned)
+    prompt_tokens, cached = totals.input_tokens, totals.cached_tokens
     return SessionFigures(
-        sessions=len({record.session for record in turned}),
-        requests_per_session=len(turned) / len({record.session for record in turned}),
+        sessions=totals.sessions,
+        requests_per_session=totals.requests / totals.sessions,
         think_time_s=config.think_time_s,
-        repeated_share=_repeated_tokens(turned) / prompt_tokens if prompt_tokens else 0.0,
+        repeated_share=totals.repeated_tokens / prompt_tokens if prompt_tokens else 0.0,
         cached_share=cached / prompt_tokens if prompt_tokens and cached else None,
         prefix_cache_hit_rate=counters.get("prefix_cache_hit_rate"),
         ttft_first_turn_ms=percentiles([r.ttft_ms for r in turned if not r.turn and r.ttft_ms is not None]),
@@ -62,24 +63,13 @@ def of_sessions(
     )
 
 
-def _repeated_tokens(records: Sequence[RequestRecord]) -> int:
-    """Prompt tokens that stood in the prompt of the turn before; its answer, read anew, is not counted."""
-    prompts = {(record.session, record.turn): record.input_tokens for record in records}
-    return sum(
-        min(record.input_tokens, prompts.get((record.session, (record.turn or 0) - 1), 0))
-        for record in records
-    )
-
-
-def spending(
-    records: Sequence[RequestRecord], config: ProbeConfig, worst_request_usd: float | None
-) -> Spending | None:
+def spending(totals: Totals, config: ProbeConfig, worst_request_usd: float | None) -> Spending | None:
     """What the run cost, by the usage that the API reported; None where nothing is billed."""
     if config.budget is None:
         return None
     prices = config.budget.prices
     return Spending(
-        usd=sum(spent_on(record, prices, worst_request_usd or 0.0) for record in records),
+        usd=totals.bill.usd(prices, worst_request_usd or 0.0),
         max_usd=config.budget.max_usd,
         source=prices.source,
     )

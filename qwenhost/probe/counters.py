@@ -12,8 +12,8 @@ from qwenhost.probe.wire import Target, request_bytes
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from qwenhost.measurements import RequestRecord
     from qwenhost.probe.clock import StampingSelector
+    from qwenhost.probe.totals import Totals
 
 # vLLM's names without "vllm:" and "_total".
 COUNTED: Final = frozenset(
@@ -74,9 +74,7 @@ def summed(readings: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def counter_deltas(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
     """What was counted in between, with the rates that follow from it."""
-    return with_rates(
-        {name: after[name] - before.get(name, 0.0) for name in sorted(after)} if before else {}
-    )
+    return with_rates({name: after[name] - before.get(name, 0.0) for name in sorted(after)} if before else {})
 
 
 def with_rates(deltas: dict[str, float]) -> dict[str, float]:
@@ -92,18 +90,18 @@ def with_rates(deltas: dict[str, float]) -> dict[str, float]:
     return deltas
 
 
-def disagreement(records: Sequence[RequestRecord], deltas: Mapping[str, float]) -> str | None:
+def disagreement(totals: Totals, deltas: Mapping[str, float]) -> str | None:
     """In what the server's counters differ from the sum of its usage reports; None if they agree.
 
     Only comparable when every request ended well and nobody else used the server.
     """
-    if not records or any(not record.ok for record in records):
+    if not totals.sent or totals.failed:
         return None
-    if deltas.get("request_success") != len(records):
+    if deltas.get("request_success") != totals.sent:
         return None
     pairs = (
-        ("prompt_tokens", sum(record.input_tokens for record in records)),
-        ("generation_tokens", sum(record.output_tokens for record in records)),
+        ("prompt_tokens", totals.input_tokens),
+        ("generation_tokens", totals.output_tokens),
     )
     wrong = [
         f"{name}: /metrics {deltas[name]:.0f}, usage {total}"
@@ -113,6 +111,6 @@ def disagreement(records: Sequence[RequestRecord], deltas: Mapping[str, float]) 
     return "; ".join(wrong) or None
 
 
-def others_used_the_server(records: Sequence[RequestRecord], deltas: Mapping[str, float]) -> bool:
+def others_used_the_server(totals: Totals, deltas: Mapping[str, float]) -> bool:
     """Whether more requests ended on the server than we sent."""
-    return deltas.get("request_success", 0.0) > len(records)
+    return deltas.get("request_success", 0.0) > totals.sent

@@ -6,16 +6,18 @@ request for good: the same course gives the same request for it, so that a run c
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from qwenhost.measurements import RequestRecord
+from qwenhost.probe.store import RecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Sequence
 
+    from qwenhost.measurements import RequestRecord
     from qwenhost.probe.content import Prompt
     from qwenhost.probe.exchange import Exchange
     from qwenhost.probe.requests import Encoder
@@ -41,11 +43,37 @@ class Label(NamedTuple):
     replica: int | None = None
 
 
+class Indices:
+    """A set of requests, a byte for each index up to the highest."""
+
+    def __init__(self) -> None:
+        self._flags = bytearray()
+
+    def add(self, index: int) -> None:
+        """Put one in."""
+        if index >= len(self._flags):
+            self._flags.extend(bytes(index + 1 - len(self._flags)))
+        self._flags[index] = 1
+
+    def __contains__(self, index: object) -> bool:
+        """Whether it is there."""
+        return isinstance(index, int) and 0 <= index < len(self._flags) and bool(self._flags[index])
+
+    def __iter__(self) -> Iterator[int]:
+        """Ascending."""
+        return (index for index, there in enumerate(self._flags) if there)
+
+    def __len__(self) -> int:
+        """How many."""
+        return self._flags.count(1)
+
+
 class Earlier(msgspec.Struct, frozen=True, kw_only=True):
     """What a run that is resumed had already done."""
 
-    records: tuple[RequestRecord, ...] = ()
-    done: frozenset[int] = frozenset()
+    store: RecordStore | None = None
+    """The run goes on filling it."""
+    done: Collection[int] = frozenset()
     until_s: float = 0.0
     """Where its clock stood; the run goes on from there."""
 

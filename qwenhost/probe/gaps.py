@@ -1,4 +1,4 @@
-"""Memory that stays flat: token times are kept up to a bound, and beyond it only how long the gaps were."""
+"""How long the gaps between chunks were, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from qwenhost.measurements import Percentiles, RequestRecord
+from qwenhost.measurements import Percentiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-KEPT_TIMES: Final = 2_000_000
-"""Token times held as they are, about 64 MB."""
+    from qwenhost.measurements import RequestRecord
+
 _RATIO: Final = 1.01
 """Width of a bucket: a percentile read from it is off by at most half a percent."""
 _LOG_RATIO: Final = math.log(_RATIO)
@@ -77,23 +75,3 @@ class GapHistogram:
             if seen >= rank:
                 break
         return _RATIO**key
-
-
-class RecordStore:
-    """Records of a run: complete until ``kept_times`` token times are held, then without them.
-
-    What the dropped times said of gaps is in ``dropped``; a file of ``--records`` has them all.
-    """
-
-    def __init__(self, kept_times: int = KEPT_TIMES) -> None:
-        self.records: list[RequestRecord] = []
-        self.dropped = GapHistogram()
-        self._left = kept_times
-
-    def add(self, record: RequestRecord) -> None:
-        """Keep a record."""
-        self._left -= len(record.token_times_s)
-        if self._left < 0:
-            self.dropped.add(record)
-            record = msgspec.structs.replace(record, token_times_s=())
-        self.records.append(record)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class Itinerary(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a run that is known beforehand."""
 
-    due: list[float]
+    due: Sequence[float]
     """Of an open loop's starts, or of the first request of each slot of a closed one."""
     starts: Iterator[int]
     """Requests that wait for no answer, in order."""
@@ -54,12 +55,18 @@ def itinerary(config: ProbeConfig, course: Course, earlier: Earlier, seed: int) 
             seed=seed,
             burstiness=config.burstiness,
         )
-    timed = [(at, index) for at, index in zip(due, starts, strict=False) if index is not None]
+    # Sixteen bytes a request: a soak has millions.
+    instants, indices = array("d"), array("q")
+    for at, index in zip(due, starts, strict=False):
+        if index is not None:
+            instants.append(at)
+            indices.append(index)
     # What an interruption left open is sent again at once, the rest at its old distance.
-    shift = earlier.until_s - timed[0][0] if earlier.done and timed else 0.0
-    indices = [index for _, index in timed]
+    shift = earlier.until_s - instants[0] if earlier.done and instants else 0.0
     return Itinerary(
-        due=[at + shift for at, _ in timed], starts=iter(indices), limit=course.requests_in(indices)
+        due=array("d", (at + shift for at in instants)),
+        starts=iter(indices),
+        limit=course.requests_in(indices),
     )
 
 

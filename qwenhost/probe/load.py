@@ -43,7 +43,8 @@ class ProbeResult(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[RequestRecord, ...]
     """In the order in which they ended; those dropped at an interruption carry ``interrupted``.
 
-    Past two million token times they come without ``token_times_s``."""
+    Past two million token times they come without ``token_times_s``. Past 100,000 requests they are an
+    even sample (``measurements.sampled``); a file of ``--records`` has all."""
     clock_zero_s: float
     """The start of the run on CLOCK_MONOTONIC; records count from here."""
 
@@ -176,7 +177,7 @@ class _Running:
         before = self._resumption
         tail = tail if before is None else before.joined(tail)
         return Run(
-            config=self._config, records=traffic.store.records, dropped=traffic.store.dropped,
+            config=self._config, store=traffic.store,
             server=head.server, fit=head.fit, seed=head.seed, exact=head.exact, counters=tail.counters,
             lag=tail.lag, started_at=head.started_at, interrupted=traffic.interrupted, about=prepared.about,
             notes=prepared.notes, image_tokens=prepared.image_tokens,

@@ -16,7 +16,7 @@ from qwenhost.probe.own_prompts import FilePrompts
 from qwenhost.probe.replay import ReplayCourse, TracePrompts, read_replay
 from qwenhost.probe.requests import Encoder
 from qwenhost.probe.sessions import SessionCourse, TalkPrompts
-from qwenhost.probe.spending import Cost, Purse, cost_beforehand, require_within, spent_on, worst_usd
+from qwenhost.probe.spending import Cost, Purse, cost_beforehand, require_within, worst_usd
 from qwenhost.probe.spread import Spread
 from qwenhost.probe.talk import FileTalk, SessionSizes, SyntheticTalk, Talk, session_sizes
 
@@ -320,7 +320,7 @@ def _budgeted(
     thinking = THINKING_BUDGET if config.thinking else 0
     most_input, most_output = sizes.most_input + image_tokens, sizes.most_output + thinking
     per_request = worst_usd(budget.prices, most_input, most_output, caching=caching)
-    spent = sum(spent_on(record, budget.prices, per_request) for record in earlier.records)
+    spent = 0.0 if earlier.store is None else earlier.store.totals.bill.usd(budget.prices, per_request)
     requests = load.course.total or config.turns * math.ceil(_most_requests(config) / config.turns)
     cost = cost_beforehand(
         budget.prices, requests=requests - len(earlier.done), input_tokens=sizes.input + image_tokens,

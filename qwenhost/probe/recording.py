@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from qwenhost.probe.exchange import Exchange
 
+MOST_SEGMENTS: Final = 1_000_000
+"""About 350 MB of streams that nobody has read yet."""
 _NOWHERE: Final = Label()
 
 
@@ -26,6 +28,7 @@ class Recorder:
         zero: the start of the run on the clock.
         on_record: called with each record and the exchange it was made of.
         label: where a request belongs.
+        most_segments: of ended streams that may wait to be decoded.
     """
 
     def __init__(
@@ -34,16 +37,31 @@ class Recorder:
         zero: float,
         on_record: Callable[[RequestRecord, Exchange], None],
         label: Callable[[int], Label] = lambda _: _NOWHERE,
+        *,
+        most_segments: int = MOST_SEGMENTS,
     ) -> None:
         self._endpoint: Endpoint = endpoint
         self._zero = zero
         self._on_record, self._label = on_record, label
         self._waiting: deque[Exchange] = deque()
+        self._most_segments, self._segments = most_segments, 0
+        self._working = False
         self._slices: Iterator[None] | None = None
 
     def add(self, exchange: Exchange) -> None:
-        """Take an ended exchange."""
+        """Take an ended exchange.
+
+        Past the bound the one that has waited longest is decoded at once. That holds the loop up, which
+        its lag shows, and keeps memory bounded.
+        """
         self._waiting.append(exchange)
+        self._segments += len(exchange.raw)
+        if self._segments > self._most_segments and not self._working:
+            done = len(self._waiting)
+            while self._waiting and len(self._waiting) >= done:
+                self.work()
+            while self._slices is not None:
+                self.work()
 
     @property
     def pending(self) -> bool:
@@ -55,9 +73,15 @@ class Recorder:
         if self._slices is None:
             if not self._waiting:
                 return
-            self._slices = self._decode(self._waiting.popleft())
-        if next(self._slices, self) is self:
-            self._slices = None
+            exchange = self._waiting.popleft()
+            self._segments -= len(exchange.raw)
+            self._slices = self._decode(exchange)
+        self._working = True  # A record may lead to a request that fails, and so ends, at once.
+        try:
+            if next(self._slices, self) is self:
+                self._slices = None
+        finally:
+            self._working = False
 
     def _decode(self, exchange: Exchange) -> Iterator[None]:
         stream = decoder(self._endpoint)

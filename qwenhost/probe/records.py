@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
 
 import msgspec
@@ -15,8 +15,8 @@ from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.content import TokenFit
 from qwenhost.probe.counters import summed, with_rates
-from qwenhost.probe.gaps import RecordStore
 from qwenhost.probe.results import Run, machine, measurements_of
+from qwenhost.probe.store import RecordStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -160,8 +160,7 @@ def measurements_from(path: Path, slo: Slo | None) -> Measurements:
     found = measurements_of(
         Run(
             config=config,
-            records=store.records,
-            dropped=store.dropped,
+            store=store,
             server=head.server,
             fit=head.fit,
             seed=head.seed,
@@ -185,8 +184,12 @@ def measurements_from(path: Path, slo: Slo | None) -> Measurements:
     return found
 
 
-def read_recording(path: Path) -> Recording:
+def read_recording(path: Path, take: Callable[[RequestRecord], None] | None = None) -> Recording:
     """A file of records; one that ends within a line will do.
+
+    Args:
+        path: of the file.
+        take: is given each record, which then is not put into the recording's store.
 
     Raises:
         BadInputError: unreadable, or not such a file; names the line.
@@ -197,13 +200,16 @@ def read_recording(path: Path) -> Recording:
             head = _decode(path, 1, first, Head)
             if head.schema != SCHEMA:
                 raise BadInputError(f"{path}: schema is {head.schema!r}, expected {SCHEMA!r}", remedy=_REMEDY)
-            return _rest(path, head, file, len(first))
+            return _rest(path, head, file, len(first), take)
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror}", remedy=_REMEDY) from error
 
 
-def _rest(path: Path, head: Head, lines: Iterable[bytes], whole: int) -> Recording:
+def _rest(
+    path: Path, head: Head, lines: Iterable[bytes], whole: int, take: Callable[[RequestRecord], None] | None
+) -> Recording:
     store, tails, resumed = RecordStore(), list[Tail](), 0
+    take = take or store.add
     for number, line in enumerate(lines, 2):
         if not line.endswith(b"\n"):  # The writer died within it.
             break
@@ -215,7 +221,7 @@ def _rest(path: Path, head: Head, lines: Iterable[bytes], whole: int) -> Recordi
             if len(tails) < resumed:
                 tails.append(_UNKNOWN)
         else:
-            store.add(_decode(path, number, line, RequestRecord))
+            take(_decode(path, number, line, RequestRecord))
     ended = len(tails) > resumed
     tail = functools.reduce(Tail.joined, tails) if ended else None
     return Recording(head=head, store=store, tail=tail, resumed=resumed, whole_bytes=whole)

@@ -21,7 +21,7 @@ from qwenhost.probe.confidence import intervals
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.content import TokenFit
 from qwenhost.probe.drift import drifts
-from qwenhost.probe.gaps import GapHistogram
+from qwenhost.probe.store import RecordStore
 from qwenhost.probe.verdict import void_reason, warnings
 
 
@@ -29,9 +29,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What a run left behind."""
 
     config: ProbeConfig
-    records: Sequence[RequestRecord]
-    dropped: GapHistogram | None = None
-    """Gaps of records whose token times were not kept."""
+    store: RecordStore
     server: Server
     fit: TokenFit | None
     """None where the user's own prompts were sent."""
@@ -70,15 +68,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 def measurements_of(run: Run) -> Measurements:
     """The run's figures; requests dropped at an interruption are left out of all of them."""
     config = run.config
-    kept = [record for record in run.records if record.error != "interrupted"]
-    window = summary.rate_window(kept, not_before_s=0.0 if run.open_loop else config.ramp_up_s)
-    rates = summary.rates(kept, window)
-    times = summary.latencies(kept, run.dropped)
-    reason = void_reason(kept, open_loop=run.open_loop, lag=run.lag, counters=run.counters)
+    kept = [record for record in run.store.records if record.error != "interrupted"]
+    totals = run.store.totals
+    scale = summary.Scale.of(kept, totals)
+    window = summary.rate_window(totals, not_before_s=0.0 if run.open_loop else config.ramp_up_s)
+    rates = summary.rates(kept, window, scale)
+    times = summary.latencies(kept, totals, run.store.dropped)
+    reason = void_reason(kept, totals, open_loop=run.open_loop, lag=run.lag, counters=run.counters)
     return Measurements(
-        workload=_workload(run, kept),
-        load=_load(run, kept, window),
-        requests=summary.request_counts(kept),
+        workload=_workload(run),
+        load=_load(run, window),
+        requests=summary.request_counts(totals),
         output_tokens_per_s=rates.output_tokens,
         input_tokens_per_s=rates.input_tokens,
         total_tokens_per_s=rates.input_tokens + rates.output_tokens,
@@ -89,21 +89,21 @@ def measurements_of(run: Run) -> Measurements:
         itl_ms=times.itl_ms,
         e2e_ms=times.e2e_ms,
         tokens_per_chunk=times.tokens_per_chunk,
-        goodput=None if config.slo is None else summary.goodput_in(kept, config.slo, window),
+        goodput=None if config.slo is None else summary.goodput_in(kept, config.slo, window, scale),
         send_lag_ms=times.send_lag_ms,
         void=reason is not None,
         void_reason=reason,
-        sessions=of_sessions(kept, config, run.counters),
-        by_url=by_url(kept, config.urls, window),
-        spending=spending(kept, config, run.worst_request_usd),
+        sessions=of_sessions(kept, totals.sessions, config, run.counters),
+        by_url=by_url(kept, run.store.by_replica, config.urls, window),
+        spending=spending(totals, config, run.worst_request_usd),
         warnings=tuple(
             _said(run, kept, since_s=window.start_s if window.kind == "steady" else 0.0)
             + warnings(
-                kept,
+                totals,
                 lag=run.lag,
                 counters=run.counters,
                 wanted_output=run.wanted_output,
-                interrupted=len(run.records) - len(kept) if run.interrupted else None,
+                interrupted=totals.interrupted if run.interrupted else None,
             )
         ),
         interrupted=run.interrupted,
@@ -114,6 +114,7 @@ def measurements_of(run: Run) -> Measurements:
         client=run.lag.as_mapping(),
         gpus=config.gpus,
         confidence=intervals(kept, config.slo, run.seed),
+        sampled=summary.sampled(kept, totals),
     )
 
 
@@ -129,7 +130,14 @@ def _said(run: Run, records: Sequence[RequestRecord], *, since_s: float) -> list
         found += drifts(records, since_s=since_s, seed=run.seed)
     if run.stopped_by_cap:
         found.append(f"stopped: a further request might have cost more than the cap of {_cap(run)}")
-    limited = sum(record.http_status == 429 for record in records)
+    sample = summary.sampled(records, run.store.totals)
+    if sample is not None:
+        found.append(
+            f"percentiles (but those between chunks) and goodput are of {sample.records:,} of {sample.of:,} "
+            f"requests, drawn evenly: at most {sample.rank_error * 100:.2g} points of rank off (95 %); "
+            "--records writes all"
+        )
+    limited = run.store.totals.rate_limited
     if limited:
         found.append(f"{limited} requests were refused by a rate limit (429): the figures are of that limit")
     return found
@@ -140,34 +148,34 @@ def _cap(run: Run) -> str:
     return "nothing" if budget is None else f"{budget.max_usd:g} USD"
 
 
-def _load(run: Run, records: Sequence[RequestRecord], window: summary.Window) -> Load:
+def _load(run: Run, window: summary.Window) -> Load:
     config = run.config
     return Load(
         kind="open" if run.open_loop else "closed",
         concurrency=config.concurrency,
         rate=config.rate,
         arrivals=_arrivals(config),
-        duration_s=summary.run_duration_s(records),
+        duration_s=run.store.totals.duration_s,
         warmup_requests=config.warmup_requests,
         rate_window_s=(window.start_s, window.end_s),
         rate_window=window.kind,
     )
 
 
-def _workload(run: Run, records: Sequence[RequestRecord]) -> MeasuredWorkload:
-    config = run.config
-    ok = [record for record in records if record.ok]
+def _workload(run: Run) -> MeasuredWorkload:
+    config, totals = run.config, run.store.totals
+    answered = max(totals.completed, 1)
     return MeasuredWorkload(
         id=config.workload,
         endpoint=config.endpoint,
-        mean_input_tokens=summary.mean_of([record.input_tokens for record in ok]),
-        mean_output_tokens=summary.mean_of([record.output_tokens for record in ok]),
-        mean_cached_tokens=summary.mean_of([record.cached_tokens for record in ok]),
+        mean_input_tokens=totals.input_tokens / answered,
+        mean_output_tokens=totals.output_tokens / answered,
+        mean_cached_tokens=totals.cached_tokens / answered,
         thinking=config.thinking,
         prompts=run.about or None,
         image_tokens=run.image_tokens,
         tools=len(config.tools),
-        tool_calls=sum(record.tool_calls for record in ok),
+        tool_calls=totals.tool_calls,
         seed=run.seed,
     )
 

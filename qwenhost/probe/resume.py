@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from qwenhost.errors import BadInputError
-from qwenhost.probe.course import Earlier
+from qwenhost.probe.course import Earlier, Indices
 from qwenhost.probe.records import Head, Tail, read_recording
+from qwenhost.probe.store import RecordStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from qwenhost.measurements import Server
+    from qwenhost.measurements import RequestRecord, Server
     from qwenhost.probe.config import ProbeConfig
 
 FREE = frozenset({"api_key", "records", "gpus", "slo"})
@@ -60,17 +61,22 @@ def read_resumption(path: Path) -> Resumption:
     Raises:
         BadInputError: not a file of records, or a run that is complete.
     """
-    recording = read_recording(path)
-    ended = [record for record in recording.store.records if record.error != "interrupted"]
+    store, done, until_s = RecordStore(), Indices(), 0.0
+
+    def take(record: RequestRecord) -> None:
+        nonlocal until_s
+        if record.error != "interrupted":
+            store.add(record)
+            done.add(record.index)
+            until_s = max(until_s, record.sent_s if record.last_s is None else record.last_s)
+
+    recording = read_recording(path, take)
     if recording.tail is not None and not recording.tail.interrupted:
         raise BadInputError(
             f"{path}: the run is complete, there is nothing to resume",
             remedy=f"Look at it with: qwenhost probe --from-records {path}",
         )
-    ends = [record.sent_s if record.last_s is None else record.last_s for record in ended]
-    earlier = Earlier(
-        records=tuple(ended), done=frozenset(record.index for record in ended), until_s=max(ends, default=0.0)
-    )
+    earlier = Earlier(store=store, done=done, until_s=until_s)
     return Resumption(
         head=recording.head, earlier=earlier, times=recording.resumed, keep_bytes=recording.whole_bytes,
         tail=recording.tail,

@@ -121,8 +121,12 @@ def spent_on(record: RequestRecord, prices: Prices, worst_request_usd: float) ->
         written = record.cache_written_tokens
         read = record.cached_tokens
         return usd(prices, record.input_tokens, record.output_tokens, read=read, written=written)
-    refused = record.error is not None and record.error.startswith(("http_", "refused", "tls", "unreachable"))
-    return 0.0 if refused else worst_request_usd
+    return 0.0 if was_refused(record) else worst_request_usd
+
+
+def was_refused(record: RequestRecord) -> bool:
+    """Whether it failed before the server did anything that is billed."""
+    return record.error is not None and record.error.startswith(("http_", "refused", "tls", "unreachable"))
 
 
 def require_within(cost: Cost, budget: Budget) -> None:

@@ -35,8 +35,17 @@ class Stretch(Value, frozen=True, kw_only=True):
     """Share of those due in it; None without an SLO or a request."""
 
 
-def timeline(records: Sequence[RequestRecord], slo: Slo | None, stretches: int = STRETCHES) -> list[Stretch]:
-    """The run from first due time to last token in equal stretches; empty without records."""
+def timeline(
+    records: Sequence[RequestRecord], slo: Slo | None, stretches: int = STRETCHES, *, each_for: float = 1.0
+) -> list[Stretch]:
+    """The run from first due time to last token in equal stretches; empty without records.
+
+    Args:
+        records: of the run, or an even sample.
+        slo: to judge by.
+        stretches: how many.
+        each_for: requests that a record stands for.
+    """
     kept = [record for record in records if record.error != "interrupted"]
     if not kept:
         return []
@@ -49,12 +58,15 @@ def timeline(records: Sequence[RequestRecord], slo: Slo | None, stretches: int =
         by_due[min(stretches - 1, int((record.scheduled_s - begin) / width))].append(record)
         _add_presence(busy, record, begin, width)
         _add_tokens(tokens, record, begin, width)
-    return [_stretch(of, begin + i * width, width, tokens[i], busy[i], slo) for i, of in enumerate(by_due)]
+    return [
+        _stretch(of, begin + i * width, width, tokens[i], busy[i], slo, each_for)
+        for i, of in enumerate(by_due)
+    ]
 
 
 def _stretch(  # noqa: PLR0917 - what was counted of one stretch
     records: Sequence[RequestRecord], start_s: float, width: float, tokens: float, busy_s: float,
-    slo: Slo | None,
+    slo: Slo | None, each_for: float,
 ) -> Stretch:  # fmt: skip
     ok = [record for record in records if record.ok]
     ttft = sorted(record.ttft_ms for record in ok if record.ttft_ms is not None)
@@ -63,10 +75,10 @@ def _stretch(  # noqa: PLR0917 - what was counted of one stretch
     return Stretch(
         start_s=start_s,
         end_s=start_s + width,
-        sent=len(records),
-        failed=len(records) - len(ok),
-        in_flight=busy_s / width,
-        output_tokens_per_s=tokens / width,
+        sent=round(len(records) * each_for),
+        failed=round((len(records) - len(ok)) * each_for),
+        in_flight=busy_s / width * each_for,
+        output_tokens_per_s=tokens / width * each_for,
         ttft_ms_p50=percentile(ttft, 50) if ttft else None,
         ttft_ms_p99=percentile(ttft, 99) if ttft else None,
         tpot_ms_p50=percentile(tpot, 50) if tpot else None,

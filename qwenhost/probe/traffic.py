@@ -19,12 +19,13 @@ from qwenhost.probe.beside import beside, on_interrupt, quiet_garbage_collector
 from qwenhost.probe.clock import now
 from qwenhost.probe.course import Earlier
 from qwenhost.probe.exchange import Exchange
-from qwenhost.probe.gaps import GapHistogram, RecordStore
+from qwenhost.probe.gaps import GapHistogram
 from qwenhost.probe.itinerary import itinerary
 from qwenhost.probe.recording import Recorder
+from qwenhost.probe.store import RecordStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from qwenhost.measurements import RequestRecord
     from qwenhost.probe.client import Client
@@ -89,7 +90,8 @@ class Traffic:
         on_progress: Callable[[Progress], None] | None,
         earlier: Earlier | None = None,
     ) -> None:
-        self.store = RecordStore()
+        self._earlier = earlier or Earlier()
+        self.store = self._earlier.store or RecordStore()
         """Records in the order in which their requests ended."""
         self.zero = 0.0
         """The start of the run on the clock."""
@@ -97,7 +99,6 @@ class Traffic:
         self._config, self._client, self._course, self._seed = config, client, course, seed
         self._on_progress = on_progress
         self._writer = writer
-        self._earlier = earlier or Earlier()
         self._limit: int | None = None
         self._stop_at: float | None = None
         self._phase = "load"
@@ -119,8 +120,6 @@ class Traffic:
     async def offer(self) -> LoopLag:
         """Send everything, wait for the answers, record them; returns how late the client was."""
         config, client = self._config, self._client
-        for record in self._earlier.records:
-            self.store.add(record)
         plan = itinerary(config, self._course, self._earlier, self._seed)
         self._limit, self._starts = plan.limit, plan.starts
         self._top_up(min(_PREPARED, config.concurrency or 1))
@@ -144,7 +143,7 @@ class Traffic:
         duration = self._config.planned_duration_s
         self._stop_at = None if duration is None else self.zero + duration
 
-    async def _send_on_schedule(self, due: list[float]) -> None:
+    async def _send_on_schedule(self, due: Sequence[float]) -> None:
         """Send every request at its instant; returns when the last is sent, or the run is stopping."""
         self._to_schedule = len(due)
         for at in due:
@@ -339,7 +338,7 @@ class Traffic:
             phase=self._phase,
             elapsed_s=max(0.0, now() - self.zero),
             sent=self._sent,
-            completed=len(self.store.records) - len(self._earlier.records) - self._failed,
+            completed=self.store.added - len(self._earlier.done) - self._failed,
             failed=self._failed,
             in_flight=len(self._client.in_flight),
             output_tokens=self._output_tokens,

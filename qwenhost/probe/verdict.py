@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qwenhost.probe.clock import LoopLag
+    from qwenhost.probe.totals import Totals
 
 SEND_LAG_MS: Final = 5.0
 SEND_LAG_OF_TTFT: Final = 0.05
@@ -31,26 +32,33 @@ COUNT_TOLERANCE: Final = 0.01
 
 def void_reason(
     records: Sequence[RequestRecord],
+    totals: Totals,
     *,
     open_loop: bool,
     lag: LoopLag,
     counters: Mapping[str, float],
 ) -> str | None:
-    """Why these records may not be used; None if they may. The first reason found, worst first."""
-    completed = [record for record in records if record.ok]
-    if not records:
+    """Why a run may not be used; None if it may. The first reason found, worst first.
+
+    Args:
+        records: finished requests, or an even sample of them.
+        totals: of all of them.
+        open_loop: whether requests were due whatever the server did.
+        lag: how late the client's stamps can be.
+        counters: deltas of the server's counters.
+    """
+    if not totals.sent:
         return "no request was sent"
-    if not completed:
-        kinds = sorted({str(record.error) for record in records})
-        return f"no request succeeded ({', '.join(kinds)})"
-    if any(record.error == "client_limit" for record in records):
+    if not totals.completed:
+        return f"no request succeeded ({', '.join(sorted(totals.by_error))})"
+    if "client_limit" in totals.by_error:
         return "this machine ran out of sockets or descriptors; raise `ulimit -n`"
-    ttft_p50 = percentile(sorted(record.ttft_ms or 0.0 for record in completed), 50)
+    ttft_p50 = percentile(sorted(record.ttft_ms or 0.0 for record in records if record.ok), 50)
     return (
         _late_sends(records, ttft_p50, tolerated=0.01 if open_loop else 0.05)
         or _late_stamps(lag, ttft_p50)
-        or (_undelivered(records) if open_loop else None)
-        or _miscounted(records, counters)
+        or (_undelivered(totals) if open_loop else None)
+        or _miscounted(totals, counters)
     )
 
 
@@ -80,20 +88,20 @@ def _late_stamps(lag: LoopLag, ttft_p50: float) -> str | None:
     return None
 
 
-def _undelivered(records: Sequence[RequestRecord]) -> str | None:
+def _undelivered(totals: Totals) -> str | None:
     """Compare how long the schedule was with how long sending it took."""
-    planned = max(r.scheduled_s for r in records) - min(r.scheduled_s for r in records)
-    taken = max(r.sent_s for r in records) - min(r.sent_s for r in records)
+    planned = totals.last_due_s - totals.first_due_s
+    taken = totals.last_sent_s - totals.first_sent_s
     if taken - planned <= DELIVERED_SLACK_S or planned / taken >= DELIVERED:
         return None
     return f"the client delivered {planned / taken:.0%} of the offered rate, allowed {DELIVERED:.0%}"
 
 
-def _miscounted(records: Sequence[RequestRecord], counters: Mapping[str, float]) -> str | None:
-    differing = disagreement(records, counters)
+def _miscounted(totals: Totals, counters: Mapping[str, float]) -> str | None:
+    differing = disagreement(totals, counters)
     if differing is None:
         return None
-    reported = sum(record.output_tokens for record in records)
+    reported = totals.output_tokens
     counted = counters.get("generation_tokens", float(reported))
     if abs(counted - reported) <= COUNT_TOLERANCE * max(counted, 1.0):
         return None
@@ -101,7 +109,7 @@ def _miscounted(records: Sequence[RequestRecord], counters: Mapping[str, float])
 
 
 def warnings(
-    records: Sequence[RequestRecord],
+    totals: Totals,
     *,
     lag: LoopLag,
     counters: Mapping[str, float],
@@ -111,7 +119,7 @@ def warnings(
     """What a reader should know although the run may be used.
 
     Args:
-        records: finished requests.
+        totals: of all finished requests.
         lag: how late the client's stamps can be.
         counters: deltas of the server's counters.
         wanted_output: mean output tokens asked for, where the length was to be exact.
@@ -120,18 +128,18 @@ def warnings(
     said = []
     if interrupted is not None:
         said.append(f"interrupted; {interrupted} requests in flight were dropped and are not counted")
-    if others_used_the_server(records, counters):
+    if others_used_the_server(totals, counters):
         said.append("others used the server during the run: its counters hold more requests than were sent")
-    differing = disagreement(records, counters)
+    differing = disagreement(totals, counters)
     if differing:
         said.append(f"token counts differ: {differing}")
-    completed = [record for record in records if record.ok]
-    if completed and all(record.input_tokens == 0 for record in completed):
+    completed = totals.completed
+    if completed and totals.input_tokens == 0:
         said.append(
             "the server reported no usage: output tokens are counted as chunks, input tokens are unknown"
         )
     if completed and wanted_output:
-        mean = sum(record.output_tokens for record in completed) / len(completed)
+        mean = totals.output_tokens / completed
         if abs(mean - wanted_output) > 0.05 * wanted_output:
             said.append(f"answers averaged {mean:.0f} tokens where {wanted_output:.0f} were asked for")
     if lag.p99_ms > LOOP_LAG_MS:
@@ -139,7 +147,6 @@ def warnings(
     if lag.cpu_wait_share > CPU_WAIT_SHARE:
         share = f"{lag.cpu_wait_share:.0%}"
         said.append(f"this machine was short of cores: the client waited for one {share} of the time")
-    failed = len(records) - len(completed)
-    if failed:
-        said.append(f"{failed} of {len(records)} requests failed; latencies are of the others")
+    if totals.failed:
+        said.append(f"{totals.failed} of {totals.sent} requests failed; latencies are of the others")
     return said

@@ -23,10 +23,11 @@ def run_html(measured: Measurements, records: Sequence[RequestRecord]) -> str:
 
     Args:
         measured: the figures.
-        records: that they were drawn from; token times may be missing.
+        records: that they were drawn from, or an even sample; token times may be missing.
     """
     slo = None if measured.goodput is None else measured.goodput.slo
-    stretches = timeline(records, slo)
+    sample = measured.sampled
+    stretches = timeline(records, slo, each_for=1.0 if sample is None else sample.of / sample.records)
     plots = {}
     if stretches:
         over_time = (stretches, slo)

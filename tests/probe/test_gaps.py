@@ -8,8 +8,10 @@ import tracemalloc
 import pytest
 
 from qwenhost.measurements import RequestRecord, percentiles
-from qwenhost.probe.gaps import GapHistogram, RecordStore
+from qwenhost.probe.gaps import GapHistogram
+from qwenhost.probe.store import RecordStore
 from qwenhost.probe.summary import Window, latencies, rates
+from qwenhost.probe.totals import Totals
 
 
 def record(index: int, gaps_s: list[float]) -> RequestRecord:
@@ -54,8 +56,8 @@ def test_dropping_token_times_hardly_changes_a_run() -> None:
     assert rates(store.records, window).output_tokens == pytest.approx(
         rates(full, window).output_tokens, rel=0.001
     )
-    found, true = latencies(store.records, store.dropped), latencies(full)
-    assert latencies(store.records, store.dropped) == found
+    found, true = latencies(store.records, store.totals, store.dropped), latencies(full, Totals.of(full))
+    assert latencies(store.records, store.totals, store.dropped) == found
     assert found.itl_ms.p99 == pytest.approx(true.itl_ms.p99, rel=0.006)
     assert found.itl_ms.mean == pytest.approx(true.itl_ms.mean)
     assert (found.ttft_ms, found.tpot_ms, found.e2e_ms) == (true.ttft_ms, true.tpot_ms, true.e2e_ms)

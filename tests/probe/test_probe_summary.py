@@ -9,14 +9,15 @@ import pytest
 from qwenhost.facts import Slo
 from qwenhost.measurements import RequestRecord
 from qwenhost.probe.summary import (
+    Latencies,
     Window,
     goodput_in,
     latencies,
     rate_window,
     rates,
     request_counts,
-    run_duration_s,
 )
+from qwenhost.probe.totals import Totals
 
 
 def record(index: int, due: float, first: float, gap: float, tokens: int, **more: Any) -> RequestRecord:
@@ -38,9 +39,13 @@ def waves(n: int) -> list[RequestRecord]:
     return [record(i, due=i, first=i + 0.5, gap=0.1, tokens=5) for i in range(n)]
 
 
+def figures(records: list[RequestRecord]) -> Latencies:
+    return latencies(records, Totals.of(records))
+
+
 def test_latency_counts_from_the_due_time() -> None:
     """Due at 0, sent at 0.3, first token at 0.5: the user waited 500 ms."""
-    times = latencies([record(0, due=0, first=0.5, gap=0.1, tokens=5, sent_s=0.3)])
+    times = figures([record(0, due=0, first=0.5, gap=0.1, tokens=5, sent_s=0.3)])
     assert times.ttft_ms.p50 == pytest.approx(500)
     assert times.e2e_ms.p50 == pytest.approx(900)
     assert times.send_lag_ms.max == pytest.approx(300)
@@ -48,7 +53,7 @@ def test_latency_counts_from_the_due_time() -> None:
 
 def test_tpot_divides_by_tokens_and_itl_pools_gaps() -> None:
     """Five chunks 0.1 s apart that hold 9 tokens: ITL 100 ms, TPOT 400 / 8 = 50 ms, 1.8 tokens a chunk."""
-    times = latencies([record(0, due=0, first=0.5, gap=0.1, tokens=5, output_tokens=9)])
+    times = figures([record(0, due=0, first=0.5, gap=0.1, tokens=5, output_tokens=9)])
     assert times.itl_ms.p50 == pytest.approx(100)
     assert times.tpot_ms.p50 == pytest.approx(50)
     assert times.tokens_per_chunk == pytest.approx(1.8)
@@ -57,38 +62,38 @@ def test_tpot_divides_by_tokens_and_itl_pools_gaps() -> None:
 def test_itl_is_over_all_gaps_not_over_requests() -> None:
     """Nine gaps of 10 ms in one request and one of 1000 ms in another: the mean is 109 ms."""
     both = [record(0, due=0, first=1, gap=0.01, tokens=10), record(1, due=0, first=1, gap=1, tokens=2)]
-    assert latencies(both).itl_ms.mean == pytest.approx((9 * 10 + 1000) / 10)
+    assert figures(both).itl_ms.mean == pytest.approx((9 * 10 + 1000) / 10)
 
 
 def test_failed_requests_have_no_latency_but_count() -> None:
     """Two of three failed, each for its own reason."""
     records = [*waves(1), failed(1, 1, "refused"), failed(2, 2, "http_503")]
-    assert latencies(records).ttft_ms.p50 == pytest.approx(500)
-    counts = request_counts(records)
+    assert figures(records).ttft_ms.p50 == pytest.approx(500)
+    counts = request_counts(Totals.of(records))
     assert (counts.sent, counts.completed, counts.failed) == (3, 1, 2)
     assert counts.by_error == {"refused": 1, "http_503": 1}
 
 
 def test_the_run_lasts_from_first_due_time_to_last_token() -> None:
     """Five requests a second apart, the last token 0.9 s after the last due time."""
-    assert run_duration_s(waves(5)) == pytest.approx(4.9)
+    assert Totals.of(waves(5)).duration_s == pytest.approx(4.9)
 
 
 def test_the_steady_part_is_first_completion_to_last_send() -> None:
     """0.9 to 4.0 of 4.9 s."""
-    window = rate_window(waves(5))
+    window = rate_window(Totals.of(waves(5)))
     assert (window.start_s, window.end_s, window.kind) == (pytest.approx(0.9), 4, "steady")
 
 
 def test_the_steady_part_waits_for_the_whole_load() -> None:
     """Slots that opened over two seconds: 2.0 to 4.0."""
-    assert rate_window(waves(5), not_before_s=2).start_s == 2
+    assert rate_window(Totals.of(waves(5)), not_before_s=2).start_s == 2
 
 
 def test_a_short_steady_part_gives_way_to_the_whole_run() -> None:
     """Two requests at once never had a steady part."""
     both = [record(i, due=0, first=0.5, gap=0.1, tokens=5) for i in range(2)]
-    window = rate_window(both)
+    window = rate_window(Totals.of(both))
     assert (window.start_s, window.end_s, window.kind) == (0, pytest.approx(0.9), "whole")
 
 
@@ -125,6 +130,6 @@ def test_goodput_is_the_part_within_every_limit() -> None:
 
 def test_nothing_gives_nothing() -> None:
     """An empty run has no figures and no crash."""
-    assert latencies([]).ttft_ms.p50 is None
-    assert rates([], rate_window([])).requests == 0
-    assert run_duration_s([]) == 0
+    assert figures([]).ttft_ms.p50 is None
+    assert rates([], rate_window(Totals())).requests == 0
+    assert Totals().duration_s == 0

@@ -19,6 +19,7 @@ from qwenhost.measurements import RequestRecord, Server, load_measurements
 from qwenhost.probe import ProbeConfig, ProbeResult
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.results import Run, measurements_of
+from qwenhost.probe.store import store_of
 from qwenhost.probe.sweep import Plan, find_limit, run_sweep
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Model:
             records.append(record)
         interrupted = self.interrupt_at == len(self.runs)
         run = Run(
-            config=config, records=records, server=Server(name="m", version=None, model="m", url="m"),
+            config=config, store=store_of(records), server=Server(name="m", version=None, model="m", url="m"),
             fit=None, seed=1, exact=False, counters={}, lag=self.lag, interrupted=interrupted,
             started_at=dt.datetime.now(dt.UTC),
         )  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 
 from qwenhost.measurements import RequestRecord
 from qwenhost.probe.clock import LoopLag
+from qwenhost.probe.totals import Totals
 from qwenhost.probe.verdict import void_reason, warnings
 
 CALM = LoopLag(p95_ms=0.1, p99_ms=0.2, max_ms=1, busy_share=0.1)
@@ -25,12 +26,12 @@ def record(index: int, *, lag_s: float = 0.0, **more: Any) -> RequestRecord:
 
 def judge(records: list[RequestRecord], **more: Any) -> str | None:
     options: dict[str, Any] = {"open_loop": True, "lag": CALM, "counters": {}}
-    return void_reason(records, **(options | more))
+    return void_reason(records, Totals.of(records), **(options | more))
 
 
 def warn(records: list[RequestRecord], **more: Any) -> list[str]:
     options: dict[str, Any] = {"lag": CALM, "counters": {}, "wanted_output": None, "interrupted": None}
-    return warnings(records, **(options | more))
+    return warnings(Totals.of(records), **(options | more))
 
 
 GOOD = [record(i) for i in range(100)]

@@ -13,6 +13,7 @@ from qwenhost.measurements import RequestRecord, Server
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.results import Run, measurements_of
+from qwenhost.probe.store import store_of
 from qwenhost.probe.sweep import Point, Sweep
 from qwenhost.probe.timeline import cumulative, timeline
 from qwenhost.report.probe_page import run_html, sweep_html
@@ -42,8 +43,8 @@ def measured(records: list[RequestRecord], model: str = "a <model>") -> Any:
     server = Server(name="vllm", version="0.33", model=model, url="http://x")
     return measurements_of(
         Run(
-            config=ProbeConfig(url="http://x", rate=1.0, slo=SLO), records=records, server=server, fit=None,
-            seed=1, exact=False, counters={}, lag=calm, interrupted=False,
+            config=ProbeConfig(url="http://x", rate=1.0, slo=SLO), store=store_of(records), server=server,
+            fit=None, seed=1, exact=False, counters={}, lag=calm, interrupted=False,
             started_at=dt.datetime(2026, 11, 23, tzinfo=dt.UTC),
         )
     )  # fmt: skip
