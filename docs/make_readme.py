@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md and docs/speed.md, or check that they are current (``--check``).
+"""Fill the generated parts of README.md and of two pages of docs/, or check that they are current (``--check``).
 
 ``<!-- run: COMMAND -->`` is followed by a fenced block with what the command prints;
 ``<!-- table: FILE [rows N] -->`` by the first table of a Markdown file, or by its first rows.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "speed.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("speed.md", "simulate.md")))
 RUN = re.compile(r"(<!-- run: (?P<command>.+?) -->\n)```[a-z]*\n(?:(?!```).*\n)*```")
 TABLE = re.compile(r"(<!-- table: (?P<file>\S+)(?: rows (?P<rows>\d+))? -->\n)(?:\|.*\n?)+")
 

@@ -139,6 +139,11 @@ class Start:
         """Bytes of one cache block."""
         return self._sized()[0].block_bytes
 
+    @property
+    def state_blocks(self) -> int:
+        """Gated DeltaNet blocks a running request holds."""
+        return self._sized()[0].state_blocks
+
     def _sized(self) -> tuple[BlockLayout, MemoryBreakdown, Rejection | None]:
         return size_as_given(self.context, self.option, self.settings, self.launch.loaded_bytes)
 

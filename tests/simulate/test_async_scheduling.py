@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import repeat
 from typing import ClassVar
 
+import pytest
 from simulate.test_simulate_engine import config, run, seconds
 
 from qwenhost.simulate.engine import Engine, Request
@@ -65,13 +66,14 @@ class TestAsyncScheduling:
 
 
 def test_users_who_begin_apart_stay_apart() -> None:
-    """Four users of equal answers: together their prompts share steps, spread over a cycle they do not."""
-    limits = config(num_blocks=200, max_num_batched_tokens=64)
+    """Prompts of 0.8 s in steps of 1 s: four together take 4.2 s, one by one a step's wait and 1.8 s."""
+    limits = config(num_blocks=200, max_num_batched_tokens=64, max_num_seqs=8)
 
-    def most_prompts(ramp_s: float) -> float:
-        simulator = Simulator(limits, seconds, seed=0)
+    def last_ttft_ms(ramp_s: float) -> float | None:
+        simulator = Simulator(limits, lambda shape: 1 + 0.1 * shape.prefill_tokens, seed=0)
         simulator.closed_loop(repeat(Request(8, 20)), concurrency=4, count=40, ramp_s=ramp_s)
         assert len(simulator.run.records) == 40
-        return max(record.ttft_ms or 0.0 for record in simulator.run.records)
+        return simulator.run.records[-1].ttft_ms
 
-    assert most_prompts(20.0) < 0.7 * most_prompts(0.0)
+    assert last_ttft_ms(0.0) == pytest.approx(4200)
+    assert last_ttft_ms(20.0) == pytest.approx(2800)
