@@ -57,11 +57,9 @@ class Recorder:
         self._waiting.append(exchange)
         self._segments += len(exchange.raw)
         if self._segments > self._most_segments and not self._working:
-            done = len(self._waiting)
-            while self._waiting and len(self._waiting) >= done:
-                self.work()
-            while self._slices is not None:
-                self.work()
+            self._finish()
+            self.work()
+            self._finish()
 
     @property
     def pending(self) -> bool:
@@ -82,6 +80,11 @@ class Recorder:
                 self._slices = None
         finally:
             self._working = False
+
+    def _finish(self) -> None:
+        """Decode the rest of what was begun."""
+        while self._slices is not None:
+            self.work()
 
     def _decode(self, exchange: Exchange) -> Iterator[None]:
         stream = decoder(self._endpoint)

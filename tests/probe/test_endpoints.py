@@ -12,7 +12,8 @@ from qwenhost.probe.endpoints import Endpoint, StreamDecoder, decoder
 
 
 def body(endpoint: Endpoint, **options: Any) -> dict[str, Any]:
-    ask = Ask(**({"model": "m", "prompt": "hello", "max_tokens": 5} | options))
+    defaults: dict[str, Any] = {"model": "m", "prompt": "hello", "max_tokens": 5}
+    ask = Ask(**(defaults | options))
     decoded: dict[str, Any] = msgspec.json.decode(request_body(endpoint, ask))
     return decoded
 

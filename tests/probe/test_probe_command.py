@@ -116,6 +116,8 @@ def test_a_folder_that_is_not_there_stops_before_the_load(truth: Any, tmp_path: 
 def test_an_interrupted_warm_up_is_exit_130(truth: Any) -> None:
     """Nothing to show yet, no traceback."""
     command = [sys.executable, "-m", "qwenhost.cli.main", "probe", truth.url("fault=hang"), *SMALL]
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     truth.told()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20

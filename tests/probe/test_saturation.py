@@ -16,10 +16,7 @@ RULE = Rule(required=0.9)
 
 def test_bounds_of_a_textbook_case() -> None:
     """81 of 263 at 95 %, both sides: 0.2527 to 0.3676 (Newcombe 1998, table I, method 5)."""
-    assert exact_interval(81, 263, 0.025) == (
-        pytest.approx(0.2527, abs=5e-5),
-        pytest.approx(0.3676, abs=5e-5),
-    )
+    assert exact_interval(81, 263, 0.025) == pytest.approx((0.2527, 0.3676), abs=5e-5)
 
 
 def test_a_tail_by_hand() -> None:
