@@ -235,13 +235,14 @@ def summary(lines: list[Line]) -> list[dict[str, Any]]:
         middle += [line for line in rows if line.statistic == "mean" and (line.record, line.row) not in given]
         for name, part in (("typical", middle), ("p99", [line for line in rows if line.statistic == "p99"])):
             for variant in VARIANTS:
-                errors = [error for line in part if (error := line.error(variant)) is not None]
-                if errors:
-                    found.append(_summary(figure, name, variant, part, errors))
+                given_by = [line for line in part if line.error(variant) is not None]
+                if given_by:
+                    found.append(_summary(figure, name, variant, given_by))
     return found
 
 
-def _summary(figure: str, name: str, variant: str, part: list[Line], errors: list[float]) -> dict[str, Any]:
+def _summary(figure: str, name: str, variant: str, part: list[Line]) -> dict[str, Any]:
+    errors = [line.error(variant) or 0.0 for line in part]
     sizes = sorted(abs(error) for error in errors)
     return {
         "figure": figure,
@@ -280,7 +281,7 @@ def markdown(table: list[dict[str, Any]], lines: list[Line], factors: dict[str, 
     text += [
         "",
         "`typical` is the median over requests where the source gives it, else the mean. `drawn`: lengths",
-        f"of real prompts, spread as in the `{SPREAD}` preset whatever the mean; what a source fixes is equal.",
+        f"of real prompts, spread as in the `{SPREAD}` preset; what a source fixes stays equal.",
         "`calibrated`: two constants of the steps from the record's row with the longest prompts, which is",
         "left out of the calibrated figures:",
         "",

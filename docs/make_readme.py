@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md and of two pages of docs/, or check that they are current (``--check``).
+"""Fill the generated parts of README.md and two pages of docs/, or check that they are current (``--check``).
 
 ``<!-- run: COMMAND -->`` is followed by a fenced block with what the command prints;
 ``<!-- table: FILE [rows N] -->`` by the first table of a Markdown file, or by its first rows.
