@@ -8,11 +8,13 @@ from qwenhost.facts.base import Basis, Source, Value
 
 
 class KernelConstants(Value, frozen=True, kw_only=True):
-    """time = t0 + (memory_time^4 + compute_time^4)^(1/4), at these efficiencies."""
+    """time = t0 + experts hit * expert + (memory_time^4 + compute_time^4)^(1/4), at these efficiencies."""
 
     t0_s: float
     bandwidth_efficiency: float
     flops_efficiency: float
+    expert_s: float = 0.0
+    """A grouped kernel's fixed time for each expert it reads: does not shrink with a rank's slice of it."""
 
 
 class Calibration(Value, frozen=True, kw_only=True):

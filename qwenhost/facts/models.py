@@ -121,6 +121,8 @@ class Architecture(Value, frozen=True, kw_only=True):
     mtp_num_hidden_layers: int
     mamba_ssm_dtype: Literal["float32", "bfloat16", "float16"]
     vision: VisionTower | None
+    norm_all_reduces_per_layer: int = 0
+    """Norms over the heads of all ranks: each an all-reduce of two FP32 numbers a token."""
 
     @property
     def num_full_attention_layers(self) -> int:

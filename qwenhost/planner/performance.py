@@ -173,6 +173,7 @@ class StepModel:
         return Kernel(
             launch_s=layers * constants.t0_s,
             weight_bytes=layers * expert_bytes / self._ranks,  # of one expert, every layer
+            expert_s=layers * constants.expert_s,
             bytes_per_token=layers * MOE_ACTIVATION_BYTES * arch.hidden_size * arch.num_experts_per_tok,
             flops_per_token=layers * 2 * arch.num_experts_per_tok * arch.expert_parameters / self._ranks,
             bytes_per_s=self._spec.hbm_bytes_per_s * constants.bandwidth_efficiency,
@@ -251,12 +252,14 @@ class StepModel:
     ) -> None:
         # All data-parallel ranks meet in the experts.
         routed = tokens * self._parallel.data_parallel_size
-        hit, busiest = distinct(routed), 1.0
+        hit, busiest, holders = distinct(routed), 1.0, 1
         if self._parallel.enable_expert_parallel and self._ranks > 1:
-            hit = self._hit_on_fullest_rank(hit) * self._ranks
+            holders = self._ranks
+            hit = self._hit_on_fullest_rank(hit) * holders
             busiest = self._constants["expert_parallel_hot_rank"]
         read = moe.weight_bytes * hit + moe.bytes_per_token * tokens
         total.kernel(moe, read, moe.flops_per_token * routed * busiest, times)
+        total.hbm_s += times * moe.expert_s * hit / holders
 
     def _hit_on_fullest_rank(self, hit: float) -> float:
         """Expert parallel: the mean rank's share and the fullest's expected excess, at most all it holds."""
@@ -292,6 +295,10 @@ class StepModel:
         size = tokens * hidden * BF16_BYTES
         attention = self._collective.all_reduce(size, self._tp)
         dp = self._parallel.data_parallel_size
-        experts = attention if dp == 1 else self._collective.gather_and_scatter(size * dp, self._ranks)
+        experts = attention
+        if dp > 1:
+            experts = self._collective.gather_and_scatter(size * dp, self._ranks)
+            experts += self._collective.gather(size, self._tp)
         stages = self._collective.hand_over(size) * (self._parallel.pipeline_parallel_size - 1)
-        return layers * (attention + experts) + attention + stages
+        norms = self._arch.norm_all_reduces_per_layer * self._collective.all_reduce(8 * tokens, self._tp)
+        return layers * (attention + experts + norms) + attention + stages

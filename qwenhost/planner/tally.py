@@ -52,6 +52,8 @@ class Kernel(NamedTuple):
     flops_per_s: float
     """Rate reached."""
     peak_flops: float
+    expert_s: float = 0.0
+    """Fixed time of each expert read, in all launches."""
 
 
 class Stack:
