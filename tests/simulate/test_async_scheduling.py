@@ -6,7 +6,7 @@ from itertools import repeat
 from typing import ClassVar
 
 import pytest
-from simulate.test_simulate_engine import config, run, seconds
+from test_simulate_engine import config, run, seconds
 
 from qwenhost.simulate.engine import Engine, Request
 from qwenhost.simulate.virtual import Simulator
