@@ -35,7 +35,8 @@ def seconds(shape: StepShape) -> float:
 
 def run(engine: Engine, *, max_steps: int = 1, limit: int = 100_000) -> list[tuple[int, float]]:
     """(serial, end) of every request, in the order they finish."""
-    now, ends = 0.0, []
+    now = 0.0
+    ends: list[tuple[int, float]] = []
     for _ in range(limit):
         if engine.idle:
             return ends
