@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+
+NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What ``msgspec.json`` raises over bytes from outside; the last where they are nested beyond reason."""
 
 
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
@@ -69,7 +72,7 @@ def decode_document(data: bytes, kind: type[T], *, schema: str, name: str, what:
         if found != schema:
             raise BadInputError(f"{name}: schema is {found!r}, expected {schema!r}", remedy=remedy)
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise BadInputError(f"{name}: not {what}: {error}", remedy=remedy) from error
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
+from qwenhost.files import NOT_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -112,7 +113,7 @@ class Node(Value, frozen=True, kw_only=True):
         return len({(gpu.spec, gpu.name, gpu.memory_total_bytes) for gpu in self.gpus}) <= 1
 
 
-_COUNTED = re.compile(r"^\s*(?:(\d+)\s*[xX*]\s*)?(.+?)\s*$")
+_COUNTED = re.compile(r"^\s*(?:(\d{1,9})\s*[xX*]\s*)?(.+?)\s*$")
 
 
 def normalise_gpu_name(text: str) -> str:
@@ -210,7 +211,7 @@ def node_from_json(data: bytes) -> Node:
     """
     try:
         return msgspec.json.decode(data, type=Node)
-    except msgspec.ValidationError as error:
+    except NOT_JSON as error:
         raise BadInputError(
             f"not a node description: {error}", remedy="Use the output of: qwenhost inspect --json"
         ) from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from qwenhost.errors import BadInputError
+from qwenhost.files import NOT_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -91,9 +92,13 @@ def _of_transcript(rows: Iterable[Row], path: Path) -> Iterator[TracedRequest]:
     seen = set()
     for number, row in rows:
         message = row.get("message") if isinstance(row, dict) else None
-        if not isinstance(message, dict) or "usage" not in message or message.get("id") in seen:
+        if (
+            not isinstance(message, dict)
+            or "usage" not in message
+            or (name := str(message.get("id"))) in seen
+        ):
             continue
-        seen.add(message.get("id"))
+        seen.add(name)
         usage = message["usage"]
         try:
             read = int(usage.get("cache_read_input_tokens") or 0)
@@ -124,12 +129,15 @@ def read_rows(path: Path, *, remedy: str) -> list[Row]:
     if start == "[" or (start == "{" and _is_report(text)):
         try:
             found = msgspec.json.decode(text)
-        except msgspec.DecodeError as error:
+        except NOT_JSON as error:
             raise BadInputError(f"{path}: not JSON: {error}", remedy=remedy) from error
         return list(enumerate(found if start == "[" else _results(found), 1))
     if start == "{" or not start:
         return _json_lines(text, path, remedy)
-    return _csv_rows(text)
+    try:
+        return _csv_rows(text)
+    except csv.Error as error:
+        raise BadInputError(f"{path}: not CSV: {error}", remedy=remedy) from error
 
 
 def is_trace_row(row: Mapping[str, Any]) -> bool:
@@ -209,14 +217,14 @@ def _json_lines(text: str, path: Path, remedy: str) -> list[Row]:
     if "\n\n" not in text:
         try:
             return list(enumerate(msgspec.json.Decoder().decode_lines(text), 1))
-        except msgspec.DecodeError:
+        except NOT_JSON:
             pass  # read again line by line, to name the line
     rows = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
                 rows.append((number, msgspec.json.decode(line)))
-            except msgspec.DecodeError as error:
+            except NOT_JSON as error:
                 raise BadInputError(f"{path}: line {number}: not JSON: {error}", remedy=remedy) from error
     return rows
 

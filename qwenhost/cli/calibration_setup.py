@@ -11,7 +11,7 @@ import yaml
 
 from qwenhost.cli import wiring
 from qwenhost.errors import BadInputError
-from qwenhost.files import write_atomically
+from qwenhost.files import NOT_JSON, write_atomically
 from qwenhost.measurements import load_measurements
 from qwenhost.plan import SCHEMA as PLAN_SCHEMA
 from qwenhost.plan import load_plan
@@ -105,7 +105,7 @@ def _is_plan(path: Path) -> bool:
     """Told by the schema; anything else is read as measurements, whose reader says what is wrong."""
     try:
         head = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_JSON):
         return False
     return isinstance(head, dict) and head.get("schema") == PLAN_SCHEMA
 

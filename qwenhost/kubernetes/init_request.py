@@ -10,6 +10,7 @@ import msgspec
 
 from qwenhost.errors import BadInputError, InfeasibleError
 from qwenhost.facts import Value
+from qwenhost.files import NOT_JSON
 from qwenhost.plan import DEFAULT_VLLM_VERSION
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_request(data: bytes, name: str) -> InitRequest:
     """
     try:
         request = msgspec.yaml.decode(data, type=InitRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise BadInputError(
             f"{name}: {error}", remedy="The chart writes it; see plan in its values."
         ) from error

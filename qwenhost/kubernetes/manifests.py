@@ -188,7 +188,8 @@ def read_manifests(text: str, file: str) -> tuple[list[Manifest], list[Finding]]
             manifests += _unfolded(whole)
     except RecursionError as error:
         raise BadInputError(f"{file}: nested too deeply", remedy="Give rendered manifests.") from error
-    except yaml.YAMLError as error:
+    # PyYAML's constructors expect of a value with a tag (!!bool, !!int, !!timestamp) that it is one.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)

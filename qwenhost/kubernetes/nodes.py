@@ -13,6 +13,7 @@ import msgspec
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
+from qwenhost.files import NOT_JSON
 from qwenhost.node import Gpu, Node, match_gpu_spec
 from qwenhost.units import MIB
 
@@ -28,6 +29,7 @@ _HOW: Final = "Save them with: kubectl get nodes -o json > nodes.json"
 _GPU_TAINTS: Final = frozenset({"nvidia.com/gpu", "sku", "accelerator", "gpu"})
 _UNFIT: Final = "node.kubernetes.io/"
 _EFFECTS: Final = frozenset({"NoSchedule", "NoExecute"})
+_MOST_DIGITS: Final = 16
 _LONGEST_NAME: Final = 20  # the chart puts it into names of objects and labels
 
 
@@ -149,7 +151,7 @@ def read_cluster(
     """
     try:
         listed = msgspec.json.decode(data, type=_NodeList)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise BadInputError(f"{name}: not a list of nodes: {error}", remedy=_HOW) from error
     if listed.kind not in {"List", "NodeList"}:
         raise BadInputError(f"{name}: kind is {listed.kind!r}, expected a List of nodes", remedy=_HOW)
@@ -189,7 +191,7 @@ def _pool_of(node: _Node, specs: Mapping[str, GpuSpec], accepted: set[str] | fro
     name = product.replace("-", " ")
     spec = (
         match_gpu_spec(name, int(memory) * MIB, capability, specs.values())
-        if memory.isdigit() and capability
+        if _is_count(memory) and capability
         else next((one for one in specs.values() if re.search(one.nvml_pattern, name, re.IGNORECASE)), None)
     )
     if spec is None:
@@ -200,7 +202,7 @@ def _pool_of(node: _Node, specs: Mapping[str, GpuSpec], accepted: set[str] | fro
         spec=spec.id,
         products=(product,),
         gpus_per_node=count,
-        memory_mib=int(memory) if memory.isdigit() else spec.memory_bytes // MIB,
+        memory_mib=int(memory) if _is_count(memory) else spec.memory_bytes // MIB,
         nodes=(node.metadata.name,),
         tolerations=tuple(
             Toleration(key=taint.key, value=taint.value, effect=taint.effect)
@@ -226,7 +228,7 @@ def _not_whole(node: _Node) -> str | None:
     product = labels.get(f"{_LABEL}product", "")
     sharing = labels.get(f"{_LABEL}sharing-strategy", "none")
     copies = labels.get(f"{_LABEL}replicas", "1")
-    if product.endswith("-SHARED") or sharing not in {"none", ""} or (copies.isdigit() and int(copies) > 1):
+    if product.endswith("-SHARED") or sharing not in {"none", ""} or (_is_count(copies) and int(copies) > 1):
         how = sharing if sharing not in {"none", ""} else "time-slicing"
         return f"its GPUs are shared by {how}, {copies} pods each: an engine needs whole GPUs"
     slices = sorted(key for key in resources if "/mig-" in key and _count(node, key))
@@ -250,12 +252,17 @@ def _not_ours(node: _Node, accepted: set[str] | frozenset[str]) -> str | None:
 
 def _count(node: _Node, resource: str) -> int:
     text = node.status.allocatable.get(resource, "0")
-    return int(text) if text.isdigit() else 0
+    return int(text) if _is_count(text) else 0
+
+
+def _is_count(text: str) -> bool:
+    """Digits of ASCII, fewer than Python refuses to turn into a number."""
+    return text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS
 
 
 def _capability(labels: Mapping[str, str]) -> float | None:
     major, minor = labels.get(f"{_LABEL}compute.major", ""), labels.get(f"{_LABEL}compute.minor", "0")
-    return float(f"{major}.{minor}") if major.isdigit() and minor.isdigit() else None
+    return float(f"{major}.{minor}") if _is_count(major) and _is_count(minor) else None
 
 
 def pool_name(spec: str, suffix: str = "") -> str:

@@ -8,8 +8,9 @@ from typing import Final
 
 from qwenhost.facts import Value
 
-_LINE: Final = re.compile(r"^(vllm:\w+?)(?:_total)?(?:\{(.*?)\})? (\S+)$", re.MULTILINE)
-_BUCKET: Final = re.compile(r'(?:^|,)le="([^"]+)"')
+_NUMBER: Final = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|Inf|NaN)"
+_LINE: Final = re.compile(rf"^(vllm:\w+?)(?:_total)?(?:\{{(.*?)\}})? ({_NUMBER})$", re.MULTILINE)
+_BUCKET: Final = re.compile(rf'(?:^|,)le="({_NUMBER})"')
 _HISTOGRAMS: Final = {
     "ttft": "vllm:time_to_first_token_seconds",
     "inter_token": "vllm:inter_token_latency_seconds",

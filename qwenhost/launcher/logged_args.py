@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LINE = re.compile(r"non-default args: (\{.*\})")
+# A log may be cut or garbled anywhere: sets of sets, digits and nesting beyond reason included.
+_NO_LITERAL = (ValueError, SyntaxError, TypeError, RecursionError, MemoryError)
 # Where a value is no literal (``CompilationConfig(...)``), the plain ones beside it can still be read.
 _PAIR = re.compile(
     r"'(\w+)': ('[^']*'|-?\d+(?:\.\d+)?(?:e[+-]?\d+)?|True|False|None|\{[^{}]*\}|\[[^\[\]]*\])"
@@ -30,7 +32,7 @@ def logged_arguments(text: str) -> dict[str, Any]:
 def _literal(text: str) -> dict[str, Any]:
     try:
         found = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except _NO_LITERAL:
         return dict(_pairs(text))
     return found if isinstance(found, dict) else {}
 
@@ -39,5 +41,5 @@ def _pairs(text: str) -> Iterator[tuple[str, Any]]:
     for name, value in _PAIR.findall(text):
         try:
             yield name, ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except _NO_LITERAL:
             continue

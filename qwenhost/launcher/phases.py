@@ -130,7 +130,7 @@ def _figure(field: str, pattern: str, kind: type, keep: str = "last") -> _Figure
     return _Figure(field=field, pattern=re.compile(pattern), kind=kind, keep=keep)
 
 
-_NUMBER: Final = r"([\d,]+(?:\.\d+)?)"
+_NUMBER: Final = r"(\d[\d,]{0,20}(?:\.\d+)?)"
 _FIGURES: Final = (
     _figure("vllm_version", r"█\s+version (\S+)", str),
     # A draft model logs its own length after the target's.
@@ -159,8 +159,8 @@ _PREFIX: Final = re.compile(
     r"^(?:\((?P<process>[^()]*?) pid=\d+\) ?)?"
     r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)? \[[^\]]*\] ?)?"
 )
-_SHARDS: Final = re.compile(r"checkpoint shards: +\d+% Completed \| (\d+)/(\d+)")
-_CAPTURES: Final = re.compile(r"Capturing CUDA graphs.*?\| (\d+)/(\d+)")
+_SHARDS: Final = re.compile(r"checkpoint shards: +\d+% Completed \| (\d{1,9})/(\d{1,9})")
+_CAPTURES: Final = re.compile(r"Capturing CUDA graphs.*?\| (\d{1,9})/(\d{1,9})")
 
 
 class LogLine(Value, frozen=True, kw_only=True):
@@ -245,7 +245,7 @@ def _figures_after(figures: LogFigures, text: str) -> LogFigures:
         match = figure.pattern.search(text)
         if match is None:
             continue
-        value = figure.kind(match[1].replace(",", "")) if figure.kind is not str else match[1]
+        value = match[1] if figure.kind is str else figure.kind(float(match[1].replace(",", "")))
         before = getattr(figures, figure.field)
         if before is not None and figure.keep != "last":
             value = _KEEP[figure.keep](before, value)

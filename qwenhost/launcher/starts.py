@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from qwenhost.facts import Value
-from qwenhost.files import write_atomically
+from qwenhost.files import NOT_JSON, write_atomically
 from qwenhost.launcher.phases import Phase
 from qwenhost.units import GB, format_seconds
 
@@ -131,7 +131,7 @@ class Starts:
     def _read(self) -> dict[str, list[_Start]]:
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, list[_Start]])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *NOT_JSON):
             return {}
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
-from qwenhost.files import write_atomically
+from qwenhost.files import NOT_JSON, write_atomically
 from qwenhost.launcher.failures import Failure
 from qwenhost.launcher.phases import LogFigures
 
@@ -174,7 +174,7 @@ class ServiceHome:
             return msgspec.json.decode(self.state_file.read_bytes(), type=ServiceState)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *NOT_JSON) as error:
             raise BadInputError(
                 f"{self.state_file}: not a service state: {error}",
                 remedy=f"Remove {self.path} if no such service runs.",

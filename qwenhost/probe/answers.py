@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from qwenhost.files import NOT_JSON
 from qwenhost.probe.sse import events
 
 if TYPE_CHECKING:
@@ -92,6 +93,6 @@ def _json_object(arguments: str) -> str:
     """Arguments that were cut off or malformed would be refused in the next request."""
     try:
         msgspec.json.decode(arguments, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return "{}"
     return arguments

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from qwenhost.files import NOT_JSON
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -49,7 +51,7 @@ class StreamDecoder(ABC):
         """Take one event; a malformed one or a reported error is noted, never raised."""
         try:
             self.decode(arrival, data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             self.fail("malformed_event", f"{error}: {data[:120]!r}")
 
     @abstractmethod

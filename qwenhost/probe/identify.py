@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from qwenhost.errors import BadInputError, UnavailableError
+from qwenhost.files import NOT_JSON
 from qwenhost.measurements import Server
 from qwenhost.probe.bodies import Ask, request_body
 from qwenhost.probe.client import fetch
@@ -112,7 +113,7 @@ def _cards(answer: Exchange) -> list[_Card]:
         return []
     try:
         return msgspec.json.decode(bytes(answer.body), type=_Models).data
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return []
 
 
@@ -122,7 +123,7 @@ async def _version(target: Target, selector: StampingSelector, headers: Headers)
         return None
     try:
         return msgspec.json.decode(bytes(answer.body), type=dict[str, Any]).get("version")
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None
 
 
@@ -155,7 +156,7 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
             return None
         try:
             count = msgspec.json.decode(bytes(answer.body), type=dict[str, Any]).get("count")
-        except msgspec.DecodeError:
+        except NOT_JSON:
             return None
         return count if isinstance(count, int) else None
 
@@ -168,7 +169,7 @@ class Sampler(msgspec.Struct, frozen=True, kw_only=True):
             return None
         try:
             count = msgspec.json.decode(bytes(answer.body), type=dict[str, Any]).get("input_tokens")
-        except msgspec.DecodeError:
+        except NOT_JSON:
             return None
         return count if isinstance(count, int) else None
 

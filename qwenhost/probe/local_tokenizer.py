@@ -11,6 +11,7 @@ import msgspec
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from qwenhost.errors import BadInputError
+from qwenhost.files import NOT_JSON
 
 try:
     import tokenizers
@@ -85,7 +86,7 @@ def _template_beside(path: Path) -> str | None:
         pass
     try:
         found = msgspec.json.decode((path.parent / "tokenizer_config.json").read_bytes()).get("chat_template")
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *NOT_JSON):
         return None
     return found if isinstance(found, str) else None
 

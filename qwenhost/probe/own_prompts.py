@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from qwenhost.errors import BadInputError
+from qwenhost.files import NOT_JSON
 from qwenhost.probe.content import Prompt, nonce
 
 if TYPE_CHECKING:
@@ -82,7 +83,13 @@ class FilePrompts:
         entry = self.entries[session % len(self.entries)]
         if entry.messages is not None:
             entry = _as_conversation(entry)
-        first, *others = turns_of(entry, self._max_tokens)
+        found = turns_of(entry, self._max_tokens)
+        if not found:
+            raise BadInputError(
+                f"entry {session % len(self.entries) + 1} of the prompts: the user says nothing in it",
+                remedy=_REMEDY,
+            )
+        first, *others = found
         first = msgspec.structs.replace(first, text=self.mark(session) + first.text)
         return [first, *others][:most]
 
@@ -142,7 +149,7 @@ def _parse(where: str, data: bytes | msgspec.Raw) -> Line:
 def _decode(data: bytes | msgspec.Raw, kind: Any, where: str) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise BadInputError(f"{where}: {error}", remedy=_REMEDY) from error
 
 

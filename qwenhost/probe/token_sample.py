@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from qwenhost.errors import BadInputError, UnavailableError
+from qwenhost.files import NOT_JSON
 from qwenhost.probe.bodies import Ask, Message, request_body
 from qwenhost.probe.client import fetch
 from qwenhost.probe.endpoints import PATHS
@@ -123,7 +124,7 @@ def _number(where: str, answer: Exchange, field: str) -> int:
         )
     try:
         found = msgspec.json.decode(bytes(answer.body), type=dict[str, Any]).get(field)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         found = None
     if not isinstance(found, int):
         raise UnavailableError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from qwenhost.errors import BadInputError
+from qwenhost.files import NOT_JSON
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
         found = msgspec.json.decode(path.read_bytes(), type=list[dict[str, Any]])
     except OSError as error:
         raise BadInputError(f"--tools {path}: {error.strerror}", remedy=_REMEDY) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise BadInputError(f"--tools {path}: {error}", remedy=_REMEDY) from error
     tools = tuple(tool.get("function", tool) for tool in found)
     for number, tool in enumerate(tools, 1):

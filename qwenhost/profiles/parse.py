@@ -83,7 +83,8 @@ def _compose(file: str, content: bytes) -> tuple[yaml.Node | None, Any]:
         raise ProfileError(
             [Mistake(file=file, line=mark.line + 1 if mark else 0, key="", message=text)]
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    # PyYAML's constructors expect of a value with a tag (!!bool, !!int, !!timestamp) that it is one.
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError) as error:
         text = f"not valid YAML: {' '.join(str(error).split())}"
         raise ProfileError([Mistake(file=file, line=0, key="", message=text)]) from error
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from qwenhost.files import NOT_JSON
 from qwenhost.simulate.text import (
     TEMPLATE_TOKENS_PER_MESSAGE,
     TEMPLATE_TOKENS_PER_PROMPT,
@@ -180,7 +181,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise RequestError(400, str(error)) from error
 
 
