@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
-.PHONY: install demo demo-vllm test check bench docs engine clean
+.PHONY: install demo demo-vllm test check bench docs site engine clean
 
 install: $(STAMP)
 
@@ -40,9 +40,16 @@ bench: install
 
 docs: install
 	$(BIN)/python docs/make_readme.py
+	$(BIN)/python docs/make_figures.py
+	$(BIN)/python docs/make_reference.py
 	$(BIN)/python k8s/make_plans.py
 	$(BIN)/python k8s/make_dashboard.py
 	$(BIN)/python k8s/make_docs.py
+
+# The documentation as pages that load nothing from another host: build/site/index.html.
+site: install
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) dist build demo-out
