@@ -28,7 +28,8 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console as RichConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else max(60, int(os.environ.get("COLUMNS", "100")))
+    asked = os.environ.get("COLUMNS", "")
+    width = None if stream.isatty() else max(60, int(asked) if asked.isdecimal() else 100)
     return RichConsole(stderr=stderr, highlight=False, width=width)
 
 

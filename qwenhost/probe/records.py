@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
 import msgspec
 
 from qwenhost.errors import BadInputError
+from qwenhost.files import NOT_JSON
 from qwenhost.measurements import Measurements, RequestRecord, Server
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.config import ProbeConfig
@@ -230,5 +231,5 @@ def _rest(
 def _decode(path: Path, number: int, line: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(line, type=kind, dec_hook=lambda wanted, value: wanted(value))
-    except msgspec.DecodeError as error:
+    except NOT_JSON as error:
         raise BadInputError(f"{path}, line {number}: {error}", remedy=_REMEDY) from error

@@ -31,10 +31,10 @@ BLOCK_TOKENS = 256
 def test_a_sessions_history_is_served_from_the_cache(engine: Served) -> None:
     """Sizes as planned; vLLM's own hits are whole blocks of what stood in the turn before, and never all.
 
-    Full attention could reuse every whole block, but a Gated DeltaNet layer needs its state at the end of what
-    is reused, and ``mamba_cache_mode=align`` keeps few. Measured: 900 to 1,536 of 1,980 repeated tokens a
-    session, 26 to 43 % of all prompt tokens where 55 % are repeated. Which first prompts leave a state (704
-    tokens did not, 793 did) is not explained, so the least asked for is one block a session.
+    Full attention could reuse every whole block, but a Gated DeltaNet layer needs its state at the end of
+    what is reused, and ``mamba_cache_mode=align`` keeps few. Measured: 900 to 1,536 of 1,980 repeated
+    tokens a session, 26 to 43 % of all prompt tokens where 55 % are repeated. Which first prompts leave a
+    state (704 tokens did not, 793 did) is not explained, so the least asked for is one block a session.
     """
     result = probe(engine, turns=3, prefix_hit=0.55)
     found, counters = result.measurements.sessions, result.measurements.engine_counters
