@@ -119,8 +119,8 @@ def documents() -> dict[str, str]:
             "# JSON documents", "",
             ("Every command has `--json`. What it prints names its schema; the number grows when a key "
             "changes its meaning or goes, and another number is refused with what was expected. Keys may "
-            "come under the same number. Commands not listed print small objects whose keys speak for themselves. "
-            "Made by `docs/make_reference.py`."),
+            "come under the same number. Commands not listed print small objects whose keys speak for "
+            "themselves. Made by `docs/make_reference.py`."),
             "", "| schema | printed by | what it is |", "|---|---|---|", *rows, "",
         )
     )  # fmt: skip
