@@ -97,7 +97,7 @@ def find_replica_rate(known: Catalog, options: dict[str, Any], *, as_json: bool)
             "seed": options["seed"]}  # fmt: skip
     if as_json:
         tail = {"simulated": True, "basis": "modelled", **head, "search": found}
-        write_json({"schema": "qwenhost.simulation/1", **tail})
+        write_json({"schema": "qwenhost.rate_search/1", **tail})
     else:
         fleet_view.show_rate(found, head)
     return 0 if found.found_rate is not None else 5

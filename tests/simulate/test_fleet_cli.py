@@ -167,10 +167,12 @@ class TestRuns:
 
     def test_the_highest_rate(self, plan: str, capsys: pytest.CaptureFixture[str]) -> None:
         """Found within the tolerance, with the curve."""
-        found = ran(
+        said = ran(
             capsys, "--plan", plan, "--slo", "ttft=500,tpot=20", "--requests", "300",
             "--input-tokens", "300", "--output-tokens", "20",
-        )["search"]  # fmt: skip
+        )  # fmt: skip
+        assert said["schema"] == "qwenhost.rate_search/1"
+        found = said["search"]
         assert 0 < found["found_rate"] < found["missed_rate"] <= found["found_rate"] * 1.021
         assert len(found["points"]) > 5
 
