@@ -55,10 +55,3 @@ class UnavailableError(QwenhostError):
 
     exit_code = 4
     kind = "unavailable"
-
-
-class VoidResultError(QwenhostError):
-    """A measurement may not be used, or an SLO was missed."""
-
-    exit_code = 5
-    kind = "void"

@@ -113,11 +113,7 @@ def command(
         write_atomically(save, plan_to_json(plan))
         say(f"Saved {save}")
     if why_not is not None:
-        from qwenhost.planner import why_not as reasons
-        from qwenhost.planner import why_not_arithmetic
-
-        lines = [*reasons(plan, why_not), *why_not_arithmetic(request, known, why_not, plan)]
-        click.echo("\n".join(lines))
+        _show_why_not(request, known, plan, why_not)
     elif pareto:
         from qwenhost.cli.pareto_view import show_front
 
@@ -133,6 +129,12 @@ def _plan(request: PlanRequest, known: Catalog) -> Plan:
     from qwenhost.planner import make_plan
 
     return wiring.with_argv(make_plan(request, known))
+
+
+def _show_why_not(request: PlanRequest, known: Catalog, plan: Plan, label: str) -> None:
+    from qwenhost.planner import why_not, why_not_arithmetic
+
+    click.echo("\n".join([*why_not(plan, label), *why_not_arithmetic(request, known, label, plan)]))
 
 
 def _show_refusal(

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
+    from qwenhost.cost.comparison import AssumptionLine, Verdict
+    from qwenhost.cost.freshness import StaleFact
     from qwenhost.cost.prompt_cache import CacheCheck, IdleSessions
     from qwenhost.facts import ApiPrice, Catalog, Workload
     from qwenhost.measurements import Measurements
@@ -46,6 +48,11 @@ class _Priced:
     rows: tuple[SensitivityRow, ...]
     idle: IdleSessions | None
     checks: tuple[CacheCheck, ...]
+
+    @property
+    def claude_prices(self) -> list[ApiPrice]:
+        """Anthropic's own, baselines first."""
+        return [price for price in (*self.baselines, *self.others) if price.kind == "claude"]
 
 
 def compare(
@@ -76,9 +83,7 @@ def compare(
     frame, side, lines = priced.frame, priced.side, priced.lines
     given = options.requests_per_day is not None
     quality = _quality(catalog, priced)
-    stale = stale_facts(
-        catalog, as_of=options.as_of, rent=side.usd_per_gpu_hour, lines=lines, quality=quality
-    )
+    stale = _stale(catalog, priced, quality)
     return Comparison(
         generated_at=generated_at,
         qwenhost_version=__version__,
@@ -89,35 +94,21 @@ def compare(
         requests_per_day_given=given,
         simulated=measurements is not None and measurements.server.simulated,
         predicted=measurements is None,
-        verdict=verdict_of(
-            side, lines, priced.crossing, priced.rows,
-            requests_per_day=frame.requests_per_day, given=given, idle=priced.idle,
-            searches=options.extras.web_searches, stale=stale,
-        ),
+        verdict=_verdict(priced, given=given, stale=stale),
         self_host=side,
         api=lines,
         break_even=priced.crossing,
         sensitivity=priced.rows,
         quality=quality,
         costs_per_task=cost_per_task_rows(catalog),
-        assumptions=assumption_lines(
-            catalog, workload, frame.terms, side, lines[0],
-            given=options_given(options), checks=priced.checks,
-            counts=measured_ratio(options.token_counts) if options.token_counts else None,
-            warnings=options.token_counts.warnings if options.token_counts else (),
-        ),
+        assumptions=_assumptions(catalog, priced),
         curve=curve(frame, lines, priced.crossing),
         hardware_options=hardware_options(catalog, frame),
         plan=_plan_summary(plan),
         measured=measurements,
         cache_checks=priced.checks,
-        price_history=dated_prices(
-            (price for price in [*priced.baselines, *priced.others] if price.kind == "claude"),
-            workload, frame.terms,
-        ),
-        thinking=thinking_rows(
-            catalog, frame, [*priced.baselines, *_cheapest_host(priced.others, lines)]
-        ),
+        price_history=dated_prices(priced.claude_prices, workload, frame.terms),
+        thinking=thinking_rows(catalog, frame, _with_cheapest_host(priced)),
         load_curve=load_points(runs),
         scenario=frame.scenario,
         stale=stale,
@@ -171,6 +162,36 @@ def _price(
     )
 
 
+def _verdict(priced: _Priced, *, given: bool, stale: Sequence[StaleFact]) -> Verdict:
+    return verdict_of(
+        priced.side,
+        priced.lines,
+        priced.crossing,
+        priced.rows,
+        requests_per_day=priced.frame.requests_per_day,
+        given=given,
+        idle=priced.idle,
+        searches=priced.frame.options.extras.web_searches,
+        stale=stale,
+    )
+
+
+def _assumptions(catalog: Catalog, priced: _Priced) -> tuple[AssumptionLine, ...]:
+    frame = priced.frame
+    counted = frame.options.token_counts
+    return assumption_lines(
+        catalog,
+        frame.workload,
+        frame.terms,
+        priced.side,
+        priced.lines[0],
+        given=options_given(frame.options),
+        checks=priced.checks,
+        counts=measured_ratio(counted) if counted else None,
+        warnings=counted.warnings if counted else (),
+    )
+
+
 def _quality(catalog: Catalog, priced: _Priced) -> tuple[QualityRow, ...]:
     attempt = priced.frame.workload.requests_per_session
     return quality_rows(
@@ -182,10 +203,21 @@ def _quality(catalog: Catalog, priced: _Priced) -> tuple[QualityRow, ...]:
     )
 
 
-def _cheapest_host(prices: Sequence[ApiPrice], lines: Sequence[ApiLine]) -> list[ApiPrice]:
-    hosted = [line for line in lines if line.kind == "hosted_qwen"]
+def _stale(catalog: Catalog, priced: _Priced, quality: Sequence[QualityRow]) -> tuple[StaleFact, ...]:
+    return stale_facts(
+        catalog,
+        as_of=priced.frame.options.as_of,
+        rent=priced.side.usd_per_gpu_hour,
+        lines=priced.lines,
+        quality=quality,
+    )
+
+
+def _with_cheapest_host(priced: _Priced) -> list[ApiPrice]:
+    hosted = [line for line in priced.lines if line.kind == "hosted_qwen"]
     best = min(hosted, key=lambda line: line.usd_per_request, default=None)
-    return [price for price in prices if best is not None and price.id == best.id]
+    cheapest = [price for price in priced.others if best is not None and price.id == best.id]
+    return [*priced.baselines, *cheapest]
 
 
 def options_given(options: CompareOptions) -> frozenset[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qwenhost.cost.assumptions import assumption
 from qwenhost.cost.comparison import AssumptionLine
@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from qwenhost.cost.self_host_cost import SelfHost
     from qwenhost.facts import Catalog, Workload
 
+RATIO: Final = "claude_tokens_per_qwen_token"
+
+
+_ROWS: Final = (
+    ("spare_nodes", "spare_nodes"),
+    ("staff_fte", "staff_fte"),
+    ("staff_usd_per_fte_year", ""),
+    ("storage_usd_per_gb_month", ""),
+    ("engine_starts_per_node_month", ""),
+    ("rolling_upgrades_per_month", ""),
+    ("egress_usd_per_gb", ""),
+    (RATIO, "token_ratio"),
+    ("qwen_output_per_sonnet_output", "output_ratio"),
+)
+"""Rows of the catalog, and the option that takes the place of each."""
+
 
 def assumption_lines(
     catalog: Catalog,
@@ -32,61 +48,43 @@ def assumption_lines(
     warnings: Sequence[str] = (),
 ) -> tuple[AssumptionLine, ...]:
     """Every assumption that moved a figure of this comparison."""
-    lines = [
-        _figure(
-            "requests_per_s_per_node",
-            "requests/s one node carries at the service level",
-            side.requests_per_s_per_node,
-            "requests/s",
-        ),
-        _figure(
-            "mean_over_peak",
-            "mean demand over peak demand; nodes are bought for the peak",
-            side.mean_over_peak,
-            "share",
-        ),
-    ]
-    if side.start_hours is not None:
-        said = f"node hours a month in which engines start, bought again: {side.start_hours.note}"
-        lines.append(_figure("start_hours", said, side.start_hours, "h"))
+    lines = _node_lines(side)
     lines += [
         _row(catalog, name, given=option in given)
-        for name, option in (
-            ("spare_nodes", "spare_nodes"),
-            ("staff_fte", "staff_fte"),
-            ("staff_usd_per_fte_year", ""),
-            ("storage_usd_per_gb_month", ""),
-            ("engine_starts_per_node_month", ""),
-            ("rolling_upgrades_per_month", ""),
-            ("egress_usd_per_gb", ""),
-            ("claude_tokens_per_qwen_token", "token_ratio"),
-            ("qwen_output_per_sonnet_output", "output_ratio"),
-        )
+        for name, option in _ROWS
+        if counts is None or name != RATIO  # counted on the user's own text
     ]
-    if counts is not None:  # in place of the assumed ratio
-        lines = [line for line in lines if line.id != "claude_tokens_per_qwen_token"]
+    if counts is not None:
         said = "the API's tokens per token of Qwen, on your own sample"
-        lines.append(_figure("claude_tokens_per_qwen_token", said, counts, "ratio"))
+        lines.append(_figure(RATIO, said, counts, "ratio"))
         lines += [_said("token_counts", f"of the sample: {warning}") for warning in warnings]
     lines.append(_cache_line(workload, terms, baseline))
     lines += [_check_line(check, workload, baseline) for check in checks]
     if workload.synthetic:
-        lines.append(
-            _said(
-                "synthetic_workload",
-                "the workload's sizes are synthetic, no production trace stands behind them",
-            )
-        )
+        said = "the workload's sizes are synthetic, no production trace stands behind them"
+        lines.append(_said("synthetic_workload", said))
+    listed = f"list prices on {terms.as_of.isoformat()}: no volume discount, credit, tax or currency change"
     lines += [
-        _said(
-            "list_prices",
-            f"list prices on {terms.as_of.isoformat()}: no volume discount, credit, tax or currency change",
-        ),
+        _said("list_prices", listed),
         _said("mean_request", "every request is priced at the workload's mean size"),
         _said("always_on", "nodes are rented for all 730 hours of a month"),
         _said("allocation", f"USD per million tokens of the self-hosted side: {side.allocation}"),
     ]
     return tuple(lines)
+
+
+def _node_lines(side: SelfHost) -> list[AssumptionLine]:
+    """What one node carries, how evenly it is asked, what its starts take."""
+    carries = "requests/s one node carries at the service level"
+    even = "mean demand over peak demand; nodes are bought for the peak"
+    lines = [
+        _figure("requests_per_s_per_node", carries, side.requests_per_s_per_node, "requests/s"),
+        _figure("mean_over_peak", even, side.mean_over_peak, "share"),
+    ]
+    if side.start_hours is not None:
+        said = f"node hours a month in which engines start, bought again: {side.start_hours.note}"
+        lines.append(_figure("start_hours", said, side.start_hours, "h"))
+    return lines
 
 
 def _figure(name: str, statement: str, figure: Figure, unit: str) -> AssumptionLine:

@@ -81,13 +81,7 @@ def build_launch(
     elif target == "cpu" or plan is None:
         command = cpu_command(options, load_format=load_format)
     else:
-        if plan.chosen.parallelism.replicas > 1:
-            raise BadInputError(
-                f"the plan has {plan.chosen.parallelism.replicas} engines, and a service runs one",
-                remedy="Write them with qwenhost render --format compose or helm, or plan with --replicas 1.",
-            )
-        command = plan_command(plan.chosen, options)
-        fallbacks = _fallbacks(plan, options)
+        command, fallbacks = _planned(plan, options)
     return Launch(
         command=command,
         api_key=api_key,
@@ -143,6 +137,16 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _planned(plan: Plan, options: ServeOptions) -> tuple[EngineCommand, tuple[FallbackCommand, ...]]:
+    """The command of the chosen candidate, and for what is tried where it fails."""
+    if plan.chosen.parallelism.replicas > 1:
+        raise BadInputError(
+            f"the plan has {plan.chosen.parallelism.replicas} engines, and a service runs one",
+            remedy="Write them with qwenhost render --format compose or helm, or plan with --replicas 1.",
+        )
+    return plan_command(plan.chosen, options), _fallbacks(plan, options)
 
 
 def _fallbacks(plan: Plan, options: ServeOptions) -> tuple[FallbackCommand, ...]:

@@ -23,7 +23,6 @@ from qwenhost.launcher.failures import Failure
 from qwenhost.launcher.phases import LogFigures
 
 SCHEMA: Final = "qwenhost.service/1"
-DEFAULT_NAME: Final = "default"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Status = Literal["starting", "ready", "draining", "backoff", "stopped", "failed"]

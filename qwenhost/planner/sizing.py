@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 # vLLM's own default, config/cache.py; and the highest we go by ourselves where nothing else fits.
 DEFAULT_UTILIZATION: Final = 0.92
 HIGH_UTILIZATION: Final = 0.95
-# vLLM's default of sequences, engine/arg_utils.py; more has no use for the graphs it captures.
-MOST_SEQUENCES: Final = 1024
+# From vLLM's default, engine/arg_utils.py; more has no use for the graphs it captures.
 SEQUENCE_STEPS: Final = (1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 # vLLM 0.17 to 0.19 asserted block_size <= max_num_batched_tokens with prefix caching; later releases
 # enter a wide block piece by piece (v1/core/sched/scheduler.py).
@@ -69,11 +68,6 @@ class Sized(NamedTuple):
     kv_cache: KvCache
     max_model_len: int
     max_num_seqs: int
-
-    @property
-    def planned_bytes(self) -> int:
-        """Cache memory that limits were planned on."""
-        return self.memory.kv_cache_bytes - self.memory.margin_bytes
 
 
 def size(context: Context, option: Option, settings: Settings) -> Sized | Rejection:
