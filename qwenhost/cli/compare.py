@@ -18,6 +18,7 @@ from qwenhost.cli.options import (
     workload_options,
 )
 from qwenhost.cli.pricing_options import api_options, self_host_options
+from qwenhost.cli.ranges import FloatRange
 
 
 @click.command("compare")
@@ -55,7 +56,7 @@ from qwenhost.cli.pricing_options import api_options, self_host_options
 @click.option(
     "--duration",
     "duration_s",
-    type=click.FloatRange(5, 86400),
+    type=FloatRange(5, 86400),
     help="Seconds of load with --engine.  [default: four requests' length, 30 at least]",
 )
 @click.option("--vllm-bin", envvar="QWENHOST_VLLM_BIN", help="vLLM's program. Also QWENHOST_VLLM_BIN.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from qwenhost.cli.options import json_option, load_options, node_options, workload_options
+from qwenhost.cli.ranges import FloatRange
 
 
 @click.command("demo")
@@ -21,7 +22,7 @@ from qwenhost.cli.options import json_option, load_options, node_options, worklo
 @click.option(
     "--duration",
     "duration_s",
-    type=click.FloatRange(5, 86400),
+    type=FloatRange(5, 86400),
     help="Seconds of load.  [default: four requests' length, 30 at least]",
 )
 @node_options

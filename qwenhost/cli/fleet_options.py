@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_args
 
 import click
 
+from qwenhost.cli.ranges import FloatRange
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ROUTINGS = ("least-load", "round-robin", "prefix-aware", "session-sticky")
-_ABOVE_ZERO = click.FloatRange(0, min_open=True)
+_ABOVE_ZERO = FloatRange(0, min_open=True)
 _OPTIONS = (
     click.option(
         "--slo", is_flag=False, flag_value="", metavar="[LIMITS]",
@@ -47,7 +48,7 @@ _OPTIONS = (
     ),
     click.option("--spare", type=click.IntRange(0), default=0, help="Replicas above what is needed (N+1)."),
     click.option("--fail-mtbf", type=_ABOVE_ZERO, metavar="HOURS", help="Let replicas fail, mean time."),
-    click.option("--fail-repair", type=click.FloatRange(0), default=0.0, metavar="S",
+    click.option("--fail-repair", type=FloatRange(0), default=0.0, metavar="S",
                  help="Repair before a failed replica's warm start."),
     click.option("--spot", metavar="PER_DAY[/NOTICE_S]", help="Replicas are withdrawn so often."),
     click.option("--start-up", metavar="cold|warm|S", default="cold", show_default=True,
@@ -56,10 +57,10 @@ _OPTIONS = (
                  help="A client's patience."),
     click.option("--max-outstanding", type=click.IntRange(1), help="429 above so many on every replica."),
     click.option("--days", type=_ABOVE_ZERO, help="Follow the workload's day so long; --rate is its mean."),
-    click.option("--mean-over-peak", type=click.FloatRange(0.02, 1), help="Of the day's curve; 1 is flat."),
-    click.option("--peak-hour", type=click.FloatRange(0, 24), default=14.0, show_default=True,
+    click.option("--mean-over-peak", type=FloatRange(0.02, 1), help="Of the day's curve; 1 is flat."),
+    click.option("--peak-hour", type=FloatRange(0, 24), default=14.0, show_default=True,
                  help="When the day's demand peaks."),
-    click.option("--weekend", type=click.FloatRange(0), default=1.0, show_default=True,
+    click.option("--weekend", type=FloatRange(0), default=1.0, show_default=True,
                  help="Saturday's and Sunday's demand as a share of a weekday's."),
     click.option("--find-fleet", is_flag=True, help="Search the cheapest fleet that keeps the SLO."),
     click.option("--html", type=click.Path(path_type=Path), help="File for a page of plots."),

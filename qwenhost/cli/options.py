@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from qwenhost.cli.ranges import FloatRange
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -56,20 +58,14 @@ workload_options = _stack(
     click.option(
         "--output-tokens", type=click.IntRange(1), help="Mean output tokens, instead of the preset's."
     ),
-    click.option(
-        "--prefix-hit", type=click.FloatRange(0, 1), help="Share of prompt tokens found in a cache."
-    ),
-    click.option(
-        "--slo-ttft-ms", type=click.FloatRange(0, min_open=True), help="Limit on time to first token."
-    ),
-    click.option(
-        "--slo-tpot-ms", type=click.FloatRange(0, min_open=True), help="Limit on time per output token."
-    ),
+    click.option("--prefix-hit", type=FloatRange(0, 1), help="Share of prompt tokens found in a cache."),
+    click.option("--slo-ttft-ms", type=FloatRange(0, min_open=True), help="Limit on time to first token."),
+    click.option("--slo-tpot-ms", type=FloatRange(0, min_open=True), help="Limit on time per output token."),
 )
 
 load_options = _stack(
     click.option("--concurrency", type=click.IntRange(1), help="Closed loop: requests in flight."),
-    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Open loop: requests per second."),
+    click.option("--rate", type=FloatRange(0, min_open=True), help="Open loop: requests per second."),
 )
 
 pin_options = _stack(
@@ -98,9 +94,7 @@ pin_options = _stack(
     click.option(
         "--num-speculative-tokens", type=click.IntRange(0, 8), help="Pin MTP draft tokens; 0 is off."
     ),
-    click.option(
-        "--gpu-memory-utilization", type=click.FloatRange(0.1, 1.0), help="Pin vLLM's share of the GPU."
-    ),
+    click.option("--gpu-memory-utilization", type=FloatRange(0.1, 1.0), help="Pin vLLM's share of the GPU."),
     click.option(
         "--enable-prefix-caching/--no-enable-prefix-caching", default=None, help="Pin prefix caching."
     ),
@@ -135,7 +129,7 @@ pin_options = _stack(
     ),
     click.option(
         "--available-kv-gib",
-        type=click.FloatRange(0, min_open=True),
+        type=FloatRange(0, min_open=True),
         help="Size the cache from a log's figure.",
     ),
 )
@@ -162,7 +156,7 @@ lora_options = _stack(
 price_options = _stack(
     click.option(
         "--gpu-price",
-        type=click.FloatRange(0),
+        type=FloatRange(0),
         metavar="USD",
         help="USD per GPU hour, instead of a listed one.",
     ),

@@ -20,6 +20,7 @@ from qwenhost.cli.options import (
     workload_options,
 )
 from qwenhost.cli.output import console, say, write_json
+from qwenhost.cli.ranges import FloatRange
 from qwenhost.errors import InfeasibleError
 from qwenhost.files import write_atomically
 from qwenhost.plan import DEFAULT_VLLM_VERSION, SCHEMA, plan_to_json
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @click.option("--vllm-version", default=DEFAULT_VLLM_VERSION, show_default=True, help="vLLM to plan for.")
 @click.option(
     "--memory-margin",
-    type=click.FloatRange(0, 0.5),
+    type=FloatRange(0, 0.5),
     help="Share of GPU memory to leave unplanned. [default: 0.02]",
 )
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Also write the plan's JSON.")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from qwenhost.cli.ranges import FloatRange
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -61,26 +63,24 @@ _API_OPTIONS = (
         metavar="WxH",
         help="A picture in every request, in pixels; repeatable. Each side counts its own tokens.",
     ),
-    click.option(
-        "--web-searches", type=click.FloatRange(0), default=0.0, help="Searches a request, by the API."
-    ),
+    click.option("--web-searches", type=FloatRange(0), default=0.0, help="Searches a request, by the API."),
     click.option("--residency", metavar="WHERE", help="Data residency surcharge, e.g. us."),
 )
 
 _SELF_HOST_OPTIONS = (
     click.option(
-        "--requests-per-day", "--volume", type=click.FloatRange(0, min_open=True), help="Volume to price."
+        "--requests-per-day", "--volume", type=FloatRange(0, min_open=True), help="Volume to price."
     ),
-    click.option("--staff-fte", type=click.FloatRange(0), help="People who run it, in full-time jobs."),
+    click.option("--staff-fte", type=FloatRange(0), help="People who run it, in full-time jobs."),
     click.option("--spare-nodes", type=click.IntRange(0), help="Idle nodes for failures and upgrades."),
     click.option(
         "--mean-over-peak",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=FloatRange(0, 1, min_open=True),
         help="Mean demand over peak demand; nodes are bought for the peak.",
     ),
     click.option(
         "--token-ratio",
-        type=click.FloatRange(0, min_open=True),
+        type=FloatRange(0, min_open=True),
         help="The API's tokens per token of the workload, if its tokenizer counts differently.",
     ),
     click.option(
@@ -92,26 +92,24 @@ _SELF_HOST_OPTIONS = (
     ),
     click.option(
         "--output-ratio",
-        type=click.FloatRange(0, min_open=True),
+        type=FloatRange(0, min_open=True),
         help="Qwen's output tokens per output token of the workload, thinking included.",
     ),
     click.option("--own", is_flag=True, help="Owned hardware in place of rent; the options below refine it."),
     click.option(
         "--own-usd",
-        type=click.FloatRange(0, min_open=True),
+        type=FloatRange(0, min_open=True),
         help="Purchase price of a GPU, its share of the server included.",
     ),
-    click.option("--own-years", type=click.FloatRange(0, min_open=True), help="Life of owned hardware."),
-    click.option(
-        "--own-kw", type=click.FloatRange(0), help="Power of a GPU, its share of the server included."
-    ),
-    click.option("--colo-usd-per-kw-month", type=click.FloatRange(0), help="Colocation."),
+    click.option("--own-years", type=FloatRange(0, min_open=True), help="Life of owned hardware."),
+    click.option("--own-kw", type=FloatRange(0), help="Power of a GPU, its share of the server included."),
+    click.option("--colo-usd-per-kw-month", type=FloatRange(0), help="Colocation."),
     click.option(
         "--electricity-usd-per-kwh",
-        type=click.FloatRange(0),
+        type=FloatRange(0),
         help="On your own premises instead of colocation; times --pue.",
     ),
-    click.option("--pue", type=click.FloatRange(1), help="Facility power over IT power."),
+    click.option("--pue", type=FloatRange(1), help="Facility power over IT power."),
     click.option(
         "--success",
         metavar="qwen=P,sonnet=P",

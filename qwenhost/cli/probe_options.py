@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qwenhost.cli.ranges import FloatRange
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
-_ABOVE_ZERO = click.FloatRange(0, min_open=True)
+_ABOVE_ZERO = FloatRange(0, min_open=True)
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -44,7 +46,7 @@ _CONTENT = (
         help="Requests of a session: each holds the answers before it and begins with the last prompt.",
     ),
     click.option(
-        "--think-time", "think_time_s", type=click.FloatRange(0), default=0.0,
+        "--think-time", "think_time_s", type=FloatRange(0), default=0.0,
         help="Mean seconds from an answer to the session's next request, exponential.",
     ),
     click.option(
@@ -113,7 +115,7 @@ _LOAD = (
         "--ramp-to", type=_ABOVE_ZERO, help="Have --rate go to this in a straight line over --duration."
     ),
     click.option(
-        "--ramp-up", "ramp_up_s", type=click.FloatRange(0), default=0.0,
+        "--ramp-up", "ramp_up_s", type=FloatRange(0), default=0.0,
         help="Seconds over which a closed loop opens its slots, instead of at once.",
     ),
     click.option("--warmup", type=click.IntRange(0), help="Requests sent first and discarded."),

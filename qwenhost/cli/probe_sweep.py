@@ -9,6 +9,7 @@ import click
 
 from qwenhost.cli.output import console, say, write_json
 from qwenhost.cli.probe_view import live_progress
+from qwenhost.cli.ranges import FloatRange
 from qwenhost.errors import BadInputError
 from qwenhost.units import format_seconds
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from qwenhost.probe import ProbeConfig
     from qwenhost.probe.sweep import Axis, Point, Sweep
 
-_ABOVE_ZERO = click.FloatRange(0, min_open=True)
+_ABOVE_ZERO = FloatRange(0, min_open=True)
 _OPTIONS = (
     click.option(
         "--sweep", metavar="AXIS=A,B,...", help="Several loads: concurrency=1,2,4,8 or rate=0.5,1,2."
@@ -29,11 +30,11 @@ _OPTIONS = (
         "--find-concurrency", is_flag=True, help="Search the highest number in flight that keeps the SLO."
     ),
     click.option(
-        "--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True,
+        "--confidence", type=FloatRange(0.5, 0.9999), default=0.95, show_default=True,
         help="Of the search's verdict on each load.",
     ),
     click.option(
-        "--tolerance", type=click.FloatRange(0.001, 1), default=0.05, show_default=True,
+        "--tolerance", type=FloatRange(0.001, 1), default=0.05, show_default=True,
         help="Stop the search when what holds and what does not are so close, as a share.",
     ),
     click.option(

@@ -10,13 +10,14 @@ import click
 
 from qwenhost.cli.options import json_option, node_options, workload_options
 from qwenhost.cli.output import say
+from qwenhost.cli.ranges import FloatRange
 
 if TYPE_CHECKING:
     from qwenhost.launcher.state import ServiceState
 
 _ENGINE = click.Choice(["vllm", "simulated"])
 _PATH = click.Path(path_type=Path)
-_SECONDS = click.FloatRange(0, min_open=True)
+_SECONDS = FloatRange(0, min_open=True)
 
 
 @click.command(name="serve")
@@ -43,7 +44,7 @@ _SECONDS = click.FloatRange(0, min_open=True)
 @click.option("--ssl-certfile", type=_PATH, help="Certificate (PEM), to speak TLS.")
 @click.option("--ssl-keyfile", type=_PATH, help="Its key, without a password.")
 @click.option(
-    "--max-body-mib", type=click.FloatRange(0, min_open=True), default=64.0, show_default=True,
+    "--max-body-mib", type=FloatRange(0, min_open=True), default=64.0, show_default=True,
     help="Largest request.",
 )  # fmt: skip
 @click.option(
@@ -64,7 +65,7 @@ _SECONDS = click.FloatRange(0, min_open=True)
     "--stall-timeout", type=_SECONDS, default=180.0, show_default=True,
     help="Seconds without a token while requests run, before the engine counts as hung.",
 )  # fmt: skip
-@click.option("--startup-seconds", type=click.FloatRange(0), help="Of a simulated engine.")
+@click.option("--startup-seconds", type=FloatRange(0), help="Of a simulated engine.")
 @click.option("--force", is_flag=True, help="Start although a check failed.")
 @node_options
 @workload_options

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from qwenhost.cli import wiring
+from qwenhost.cli.ranges import FloatRange
 
 
 @click.command("_simulated-engine")
@@ -19,15 +20,13 @@ from qwenhost.cli import wiring
 @click.option("--ssl-certfile", type=click.Path(), help="Certificate, to speak TLS.")
 @click.option("--ssl-keyfile", type=click.Path(), help="Its key.")
 @click.option("--served-model-name", "names", multiple=True, help="Name to answer as; repeatable.")
-@click.option("--startup-seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="To ready.")
-@click.option(
-    "--shutdown-timeout", default=30.0, show_default=True, type=click.FloatRange(0), help="To drain."
-)
+@click.option("--startup-seconds", default=2.0, show_default=True, type=FloatRange(0), help="To ready.")
+@click.option("--shutdown-timeout", default=30.0, show_default=True, type=FloatRange(0), help="To drain.")
 @click.option(
     "--fault", "faults", multiple=True, envvar="QWENHOST_SIMULATED_FAULTS", help="KIND[:PROBABILITY]."
 )
 @click.option(
-    "--speedup", default=1.0, show_default=True, type=click.FloatRange(0, min_open=True),
+    "--speedup", default=1.0, show_default=True, type=FloatRange(0, min_open=True),
     help="Simulated seconds per second.",
 )  # fmt: skip
 @click.option("--acceptance", metavar="A1,A2", help="Accepted share by draft position.")

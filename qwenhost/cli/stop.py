@@ -8,13 +8,14 @@ import click
 
 from qwenhost.cli.options import json_option
 from qwenhost.cli.output import write_json
+from qwenhost.cli.ranges import FloatRange
 from qwenhost.errors import BadInputError
 
 
 @click.command(name="stop")
 @click.argument("name", default="default")
 @click.option("--force", is_flag=True, help="Do not wait for requests in flight.")
-@click.option("--timeout", type=click.FloatRange(0), default=90.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=FloatRange(0), default=90.0, show_default=True, help="Seconds to wait.")
 @json_option
 def command(name: str, force: bool, timeout: float, as_json: bool) -> None:
     r"""Drain and stop the service NAME ("default" unless given), and wait until it has ended.

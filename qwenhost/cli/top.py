@@ -10,6 +10,7 @@ import click
 
 from qwenhost.cli.options import json_option
 from qwenhost.cli.output import write_json
+from qwenhost.cli.ranges import FloatRange
 
 if TYPE_CHECKING:
     from qwenhost.cli.top_view import Screen
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(name="top")
 @click.argument("name", default="default")
-@click.option("--interval", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Seconds.")
+@click.option("--interval", type=FloatRange(0.2), default=2.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="One look, over one interval, and out.")
 @click.option("--api-key-file", type=click.Path(path_type=Path), help="Its first key is used.")
 @json_option

@@ -17,6 +17,7 @@ from qwenhost.cli.options import (
     workload_options,
 )
 from qwenhost.cli.output import console, say, write_json
+from qwenhost.cli.ranges import FloatRange
 
 if TYPE_CHECKING:
     from qwenhost.tuning import Trial, TuneState
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 @click.option(
     "--duration",
     "duration_s",
-    type=click.FloatRange(1, 86400),
+    type=FloatRange(1, 86400),
     help="Seconds of load of each trial.  [default: four requests' length, 30 at least]",
 )
 @click.option(
-    "--ready-timeout", type=click.FloatRange(1), default=3600.0, show_default=True,
+    "--ready-timeout", type=FloatRange(1), default=3600.0, show_default=True,
     help="Seconds until a trial's engine must be ready.",
 )  # fmt: skip
 @click.option(
