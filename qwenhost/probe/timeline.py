@@ -52,12 +52,13 @@ def timeline(
     begin = min(record.scheduled_s for record in kept)
     end = max(max(record.last_s or record.sent_s, record.scheduled_s) for record in kept)
     width = max((end - begin) / stretches, 1e-3)
+    edges = [begin + i * width for i in range(1, stretches)]
     by_due: list[list[RequestRecord]] = [[] for _ in range(stretches)]
     tokens, busy = [0.0] * stretches, [0.0] * stretches
     for record in kept:
         by_due[min(stretches - 1, int((record.scheduled_s - begin) / width))].append(record)
         _add_presence(busy, record, begin, width)
-        _add_tokens(tokens, record, begin, width)
+        _add_tokens(tokens, record, edges, begin, width)
     return [
         _stretch(of, begin + i * width, width, tokens[i], busy[i], slo, each_for)
         for i, of in enumerate(by_due)
@@ -92,18 +93,23 @@ def _add_presence(busy: list[float], record: RequestRecord, begin: float, width:
         busy[i] += max(0.0, min(end, (i + 1) * width) - max(start, i * width))
 
 
-def _add_tokens(tokens: list[float], record: RequestRecord, begin: float, width: float) -> None:
-    """Spread a request's tokens over its chunks; evenly where their times were not kept."""
+def _add_tokens(
+    tokens: list[float], record: RequestRecord, edges: Sequence[float], begin: float, width: float
+) -> None:
+    """Spread a request's tokens over its chunks; evenly where their times were not kept.
+
+    Chunks are placed by the edges between stretches alone, so that rounding loses none.
+    """
     first, last = record.first_token_s, record.last_s
     if first is None or last is None:
         return
     times = record.token_times_s
-    low, high = int((first - begin) / width), min(len(tokens) - 1, int((last - begin) / width))
+    low, high = bisect_right(edges, first), bisect_right(edges, last)
     for i in range(low, high + 1):
         start, end = begin + i * width, begin + (i + 1) * width
         if times:
-            stop = len(times) if i == len(tokens) - 1 else bisect_left(times, end)
-            share = (stop - bisect_left(times, start)) / len(times)
+            stop = len(times) if i == high else bisect_left(times, edges[i])
+            share = (stop - (0 if i == low else bisect_left(times, edges[i - 1]))) / len(times)
         else:
             share = 1.0 if last <= first else max(0.0, min(last, end) - max(first, start)) / (last - first)
         tokens[i] += share * record.output_tokens

@@ -53,7 +53,8 @@ def void_reason(
         return f"no request succeeded ({', '.join(sorted(totals.by_error))})"
     if "client_limit" in totals.by_error:
         return "this machine ran out of sockets or descriptors; raise `ulimit -n`"
-    ttft_p50 = percentile(sorted(record.ttft_ms or 0.0 for record in records if record.ok), 50)
+    # Of very many requests with few successes the sample may hold none: the fixed bounds then rule.
+    ttft_p50 = percentile(sorted(record.ttft_ms or 0.0 for record in records if record.ok) or [0.0], 50)
     return (
         _late_sends(records, ttft_p50, tolerated=0.01 if open_loop else 0.05)
         or _late_stamps(lag, ttft_p50)
