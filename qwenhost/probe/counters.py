@@ -30,7 +30,12 @@ COUNTED: Final = frozenset(
         "spec_decode_num_accepted_tokens",
     }
 )
-_LINE = re.compile(r"^vllm:([a-z_]+?)(?:_total)?(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
+_LINE = re.compile(
+    r'^vllm:([a-z_]+?)(?:_total)?(?:\{(?:[^"}\n]|"(?:\\.|[^"\\\n])*")*\})?'
+    r"[ \t]+(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?=\s|$)",
+    re.MULTILINE,
+)
+"""Name, labels (whose values may hold braces), and a count; ``NaN`` and what is no number are passed over."""
 _SETTLE_TRIES: Final = 20
 _SETTLE_WAIT_S: Final = 0.1
 
@@ -73,8 +78,13 @@ def summed(readings: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def counter_deltas(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What was counted in between, with the rates that follow from it."""
-    return with_rates({name: after[name] - before.get(name, 0.0) for name in sorted(after)} if before else {})
+    """What one server counted in between, with the rates that follow from it.
+
+    Empty where there is nothing to compare, or a counter fell: the server was started anew.
+    """
+    if not before or any(after.get(name, 0.0) < value for name, value in before.items()):
+        return {}
+    return with_rates({name: after[name] - before.get(name, 0.0) for name in sorted(after)})
 
 
 def with_rates(deltas: dict[str, float]) -> dict[str, float]:
@@ -86,7 +96,8 @@ def with_rates(deltas: dict[str, float]) -> dict[str, float]:
     if deltas.get("spec_decode_num_draft_tokens"):
         accepted = deltas.get("spec_decode_num_accepted_tokens", 0.0)
         deltas["spec_decode_acceptance_rate"] = accepted / deltas["spec_decode_num_draft_tokens"]
-        deltas["spec_decode_acceptance_length"] = 1 + accepted / deltas["spec_decode_num_drafts"]
+        if deltas.get("spec_decode_num_drafts"):
+            deltas["spec_decode_acceptance_length"] = 1 + accepted / deltas["spec_decode_num_drafts"]
     return deltas
 
 

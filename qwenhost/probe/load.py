@@ -14,7 +14,7 @@ from qwenhost.measurements import Measurements, RequestRecord
 from qwenhost.probe.bodies import auth_headers
 from qwenhost.probe.client import Client
 from qwenhost.probe.clock import new_runner, now
-from qwenhost.probe.counters import counter_deltas, read_counters, summed
+from qwenhost.probe.counters import counter_deltas, read_counters, summed, with_rates
 from qwenhost.probe.course import Earlier
 from qwenhost.probe.exchange import Exchange
 from qwenhost.probe.prepare import prepare
@@ -164,14 +164,16 @@ class _Running:
             on_progress=self._on_progress, earlier=self._earlier,
         )  # fmt: skip
         lag = await traffic.offer()
-        return traffic, lag, counter_deltas(before, await self._counters())
+        # One by one: a replica that was started anew must not hide behind the others' sum.
+        deltas = [counter_deltas(*pair) for pair in zip(before, await self._counters(), strict=True)]
+        return traffic, lag, with_rates(summed(deltas))
 
-    async def _counters(self) -> dict[str, float]:
-        """The counters of all URLs together; Claude's API has none."""
+    async def _counters(self) -> list[dict[str, float]]:
+        """The counters of each URL; Claude's API has none."""
         if self._config.anthropic:
-            return {}
+            return []
         headers = auth_headers(self._config.endpoint, self._config.api_key)
-        return summed([await read_counters(target, self._selector, headers) for target in self._targets])
+        return [await read_counters(target, self._selector, headers) for target in self._targets]
 
     def _run(self, head: Head, tail: Tail, traffic: Traffic, prepared: Prepared) -> Run:
         before = self._resumption
