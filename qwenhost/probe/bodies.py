@@ -128,11 +128,11 @@ def _responses(ask: Ask) -> dict[str, Any]:
 
 def _response_items(message: Message) -> list[Message]:
     if message["role"] == "tool":
-        call_id, output = message["tool_call_id"], message["content"]
+        call_id, output = message["tool_call_id"], message.get("content") or ""
         return [{"type": "function_call_output", "call_id": call_id, "output": output}]
     calls = [
         {"type": "function_call", "call_id": call["id"], **call["function"]}
-        for call in message.get("tool_calls", ())
+        for call in message.get("tool_calls") or ()
     ]
     said = {key: value for key, value in message.items() if key != "tool_calls"}
     return ([said] if said.get("content") else []) + calls
@@ -161,7 +161,7 @@ def _messages(ask: Ask) -> dict[str, Any]:
     if ask.anthropic and ask.thinking:
         body["thinking"] = {"type": "enabled", "budget_tokens": THINKING_BUDGET}
         body["max_tokens"] = ask.max_tokens + THINKING_BUDGET
-    if ask.anthropic and ask.cache:
+    if ask.anthropic and ask.cache and messages:
         _mark_for_cache(messages[-1])
     return body
 
@@ -172,12 +172,16 @@ def _anthropic_message(message: Message) -> Message:
         result = {
             "type": "tool_result",
             "tool_use_id": message["tool_call_id"],
-            "content": message["content"],
+            "content": message.get("content") or "",
         }
         return {"role": "user", "content": [result]}
     if not message.get("tool_calls"):
         return message
-    content: list[Message] = [{"type": "text", "text": message["content"]}] if message["content"] else []
+    content: list[Message] = []
+    if isinstance(message.get("content"), list):
+        content += message["content"]
+    elif message.get("content"):
+        content.append({"type": "text", "text": message["content"]})
     for call in message["tool_calls"]:
         function = call["function"]
         content.append(
@@ -200,9 +204,12 @@ def _with_parts(messages: Sequence[Message], images: list[Message], text_type: s
     """The images put before the text of the last user message; no message is changed in place."""
     copied = [dict(message) for message in messages]
     if images:
-        last = next(m for m in reversed(copied) if m["role"] == "user")
-        content = last["content"]
-        parts = [{"type": text_type, "text": content}] if isinstance(content, str) else list(content)
+        last = next((m for m in reversed(copied) if m["role"] == "user"), None)
+        if last is None:
+            last = {"role": "user", "content": None}
+            copied.append(last)
+        content = last.get("content")
+        parts = [{"type": text_type, "text": content}] if isinstance(content, str) else list(content or ())
         last["content"] = [*images, *parts]
     return copied
 

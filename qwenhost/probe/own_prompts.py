@@ -50,6 +50,16 @@ class Line(msgspec.Struct):
     """As recorded; of use to ``count-tokens`` only."""
 
 
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str
+
+
+class _Call(msgspec.Struct):
+    id: str
+    function: _Function
+
+
 class FilePrompts:
     """The user's own prompts from a file, in order, round and round; of a conversation its first turn.
 
@@ -143,7 +153,26 @@ def _parse(where: str, data: bytes | msgspec.Raw) -> Line:
         raise BadInputError(f"{where}: exactly one of prompt, messages and conversations", remedy=_REMEDY)
     if entry.messages is not None and not entry.messages:
         raise BadInputError(f"{where}: no messages", remedy=_REMEDY)
+    for number, message in enumerate(entry.messages or (), 1):
+        wrong = _wrong_with(message)
+        if wrong is not None:
+            raise BadInputError(f"{where}: message {number}: {wrong}", remedy=_REMEDY)
     return entry
+
+
+def _wrong_with(message: dict[str, Any]) -> str | None:
+    """What keeps a message from being written in all dialects; None if nothing does."""
+    if not isinstance(message.get("role"), str):
+        return "no role"
+    if message["role"] == "tool" and not isinstance(message.get("tool_call_id"), str):
+        return "a result of a tool without tool_call_id"
+    try:
+        calls = msgspec.convert(message.get("tool_calls") or [], list[_Call])
+        for call in calls:
+            msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+    except (msgspec.ValidationError, *NOT_JSON) as error:
+        return f"tool_calls: {error}"
+    return None
 
 
 def _decode(data: bytes | msgspec.Raw, kind: Any, where: str) -> Any:
