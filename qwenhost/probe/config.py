@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,9 @@ class ProbeConfig(Value, frozen=True, kw_only=True):
             "trace_scale",
         ):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise BadInputError(f"{name} is {value}, expected more than 0")
+        self._check_finite()
         if self.prefix_hit is not None and not 0 <= self.prefix_hit < 1:
             raise BadInputError(f"prefix_hit is {self.prefix_hit}, expected at least 0 and less than 1")
         if self.trace is not None and (self.prompts is not None or self.turns > 1 or self.prefix_hit):
@@ -134,6 +136,16 @@ class ProbeConfig(Value, frozen=True, kw_only=True):
                 "/v1/completions takes a plain text, no sessions, images or tools",
                 remedy="Take --endpoint chat, responses or messages.",
             )
+
+    def _check_finite(self) -> None:
+        """Without an end in sight there is no schedule."""
+        for name in ("rate", "ramp_to", "burstiness", "ramp_up_s", "think_time_s", "trace_scale"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise BadInputError(
+                    f"{name} is {value}, expected a finite number",
+                    remedy="To send N requests at once: --concurrency N --requests N.",
+                )
 
     def _check_load(self) -> None:
         timed = self.trace is not None and self.rate is None and self.concurrency is None

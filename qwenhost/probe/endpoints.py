@@ -148,10 +148,10 @@ class _OpenAiDecoder(StreamDecoder):
             if delta is None:
                 if choice.text:
                     self.text(arrival, visible=True)
+            elif _carries(delta.tool_calls):  # Text may come with them: still one chunk.
+                self._take_calls(arrival, delta.tool_calls)
             elif delta.content:
                 self.text(arrival, visible=True)
-            elif _carries(delta.tool_calls):
-                self._take_calls(arrival, delta.tool_calls)
             elif delta.reasoning or delta.reasoning_content:
                 self.text(arrival, visible=False)
             if choice.finish_reason is not None:
