@@ -39,12 +39,7 @@ bench: install
 	$(BIN)/python benchmarks/run.py
 
 docs: install
-	$(BIN)/python docs/make_readme.py
-	$(BIN)/python docs/make_figures.py
-	$(BIN)/python docs/make_reference.py
-	$(BIN)/python k8s/make_plans.py
-	$(BIN)/python k8s/make_dashboard.py
-	$(BIN)/python k8s/make_docs.py
+	$(BIN)/python docs/generate
 
 # The documentation as pages that load nothing from another host: build/site/index.html.
 site: install

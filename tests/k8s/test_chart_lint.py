@@ -136,14 +136,6 @@ def test_checkov_elsewhere(name: str, failed_checks: dict[str, set[tuple[str, st
     assert {check for check, _ in failed_checks[name]} <= allowed
 
 
-def test_generated_files_are_current() -> None:
-    """README, examples' reports and the Kustomize base are what values, planner and chart give now."""
-    done = subprocess.run(
-        [sys.executable, K8S / "make_docs.py", "--check"], check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_every_value_is_described() -> None:
     """Each leaf of values.yaml lies under a description."""
     described = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,6 @@ def filled(query: str) -> str:
         if variable["type"] == "textbox":
             query = query.replace(f"${name}", variable["current"]["value"])
     return query
-
-
-def test_the_dashboard_is_current() -> None:
-    """It is what its script makes of today's prices."""
-    script = ROOT / "k8s" / "make_dashboard.py"
-    done = subprocess.run([sys.executable, script, "--check"], check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_ids_are_unique_and_panels_do_not_overlap() -> None:

@@ -1,4 +1,4 @@
-"""Write the plans that the chart carries, or check that they are current (``--check``).
+"""The plans that the chart carries.
 
 ``files/plans.yaml``: the planner's choice for every known GPU in sensible numbers, so that
 ``--set gpus=2xH200`` is enough. ``files/ladder.yaml``: the alternatives of a GPU claim. Both are made for the
@@ -8,7 +8,6 @@ workload ``chat`` by the planner of ``qwenhost plan``, and change when it or the
 from __future__ import annotations
 
 import functools
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from qwenhost.render import dump, model_values, product_label
 if TYPE_CHECKING:
     from qwenhost.facts import Catalog
 
-FILES = Path(__file__).parent / "chart" / "files"
+FILES = Path(__file__).parent.parent.parent / "k8s" / "chart" / "files"
 COUNTS = (1, 2, 4, 8)
 # What people call them, as --gpus of qwenhost plan understands it; further names come after the first.
 NAMES = {
@@ -50,28 +49,15 @@ MOST = {"gh200": 1, "gb200": 4, "gb300": 4}
 # One download serves every rung, and the official weights run on every GPU from Ampere on.
 LADDER_CHECKPOINT = "fp8"
 HEAD = """\
-# Made by k8s/make_plans.py with the planner of qwenhost; do not edit.
+# Made by make docs with the planner of qwenhost; do not edit.
 # Workload chat, vLLM {vllm}; newest fact {newest}.
 """
 
 
-def main() -> int:
-    """Write both files; with ``--check`` say whether they are current."""
+def made() -> dict[Path, str]:
+    """Both files."""
     known = load_catalog([])
-    made = {"plans.yaml": plans_text(known), "ladder.yaml": ladder_text(known)}
-    stale = [name for name, text in made.items() if not same(FILES / name, text)]
-    if "--check" in sys.argv:
-        for name in stale:
-            print(f"{name} is not current: run python k8s/make_plans.py", file=sys.stderr)
-        return int(bool(stale))
-    for name, text in made.items():
-        (FILES / name).write_text(text)
-    return 0
-
-
-def same(path: Path, text: str) -> bool:
-    """Whether the file holds the text."""
-    return path.exists() and path.read_text() == text
+    return {FILES / "plans.yaml": plans_text(known), FILES / "ladder.yaml": ladder_text(known)}
 
 
 def plans_text(known: Catalog) -> str:
@@ -117,7 +103,3 @@ def ladder_text(known: Catalog) -> str:
 def head(known: Catalog) -> str:
     """Where the file comes from."""
     return HEAD.format(vllm=DEFAULT_VLLM_VERSION, newest=known.newest_fact)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

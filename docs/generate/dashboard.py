@@ -1,4 +1,4 @@
-"""Write Grafana's dashboard of the chart, or check that it is current (``--check``).
+"""Grafana's dashboard of the chart.
 
 Sonnet's prices come from ``profiles/prices``; on the dashboard they are boxes that anybody can change. What a
 replica costs is recorded by the chart's rules from the plan (``qwenhost:pool_usd_per_hour``).
@@ -7,7 +7,6 @@ replica costs is recorded by the chart's rules from the plan (``qwenhost:pool_us
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from qwenhost.profiles import load_catalog
 if TYPE_CHECKING:
     from qwenhost.facts import ApiPrice
 
-FILE = Path(__file__).parent / "chart" / "files" / "dashboards" / "qwenhost.json"
+FILE = Path(__file__).parent.parent.parent / "k8s" / "chart" / "files" / "dashboards" / "qwenhost.json"
 SONNET = "claude-sonnet-4.6"
 WIDTH, HEIGHT = 24, 8
 ALL = 'namespace="$namespace",release="$release",pool=~"$pool"'
@@ -172,17 +171,10 @@ def gpus() -> list[Panel]:
 ROWS = {"Latency": latency, "Load": load, "Cache and drafts": cache, "Cost": cost, "GPU": gpus}
 
 
-def main() -> int:
-    """Write the dashboard; with ``--check`` say whether it is current."""
+def made() -> dict[Path, str]:
+    """The dashboard's file."""
     text = json.dumps(dashboard(load_catalog([]).api_prices[SONNET]), indent=1) + "\n"
-    if "--check" in sys.argv:
-        current = FILE.exists() and FILE.read_text() == text
-        if not current:
-            print(f"{FILE.name} is not current: run python k8s/make_dashboard.py", file=sys.stderr)
-        return int(not current)
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(text)
-    return 0
+    return {FILE: text}
 
 
 def dashboard(sonnet: ApiPrice) -> dict[str, Any]:
@@ -271,7 +263,3 @@ def box(name: str, label: str, value: float | None) -> dict[str, Any]:
         "current": {"text": text, "value": text},
         "options": [{"text": text, "value": text, "selected": True}],
     }  # fmt: skip
-
-
-if __name__ == "__main__":
-    sys.exit(main())

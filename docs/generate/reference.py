@@ -1,4 +1,4 @@
-"""Write the reference pages from the program, or check them (``--check``)."""
+"""The reference pages and JSON Schemas, from the program itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from qwenhost.tuning.state import TuneState
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parent.parent / "reference"
 WIDTH = 96
 DOCUMENTS: dict[str, tuple[type, str]] = {
     "qwenhost.plan/1": (Plan, "`plan --json`, `plan --save`"),
@@ -56,7 +56,7 @@ CHECK = {"log": str, "node": str, "launch": Launch, "differences": tuple[Differe
 
 def commands() -> str:
     """Every command's help, subcommands after their group."""
-    parts = ["# Commands", "What `--help` prints. Made by `docs/make_reference.py`."]
+    parts = ["# Commands", "What `--help` prints. Made by `make docs`."]
     top = click.Context(cli, info_name="qwenhost", terminal_width=WIDTH)
     parts += _helps(cli, top, "qwenhost", 2)
     for name in COMMANDS:
@@ -86,7 +86,7 @@ def profiles() -> str:
         "# Profile fields",
         (
             "A profile file maps kinds to lists of rows. `qwenhost profiles schema KIND` prints its "
-            "JSON Schema, `qwenhost profiles check DIR` finds mistakes. Made by `docs/make_reference.py`."
+            "JSON Schema, `qwenhost profiles check DIR` finds mistakes. Made by `make docs`."
         ),
     ]
     for kind, name in zip(ROW_TYPES, kinds, strict=True):
@@ -120,7 +120,7 @@ def documents() -> dict[str, str]:
             ("Every command has `--json`. What it prints names its schema; the number grows when a key "
             "changes its meaning or goes, and another number is refused with what was expected. Keys may "
             "come under the same number. Commands not listed print small objects whose keys speak for "
-            "themselves. Made by `docs/make_reference.py`."),
+            "themselves. Made by `make docs`."),
             "", "| schema | printed by | what it is |", "|---|---|---|", *rows, "",
         )
     )  # fmt: skip
@@ -203,20 +203,7 @@ def _strings_below(node: ast.ClassDef) -> dict[str, str]:
     }  # fmt: skip
 
 
-def main() -> int:
-    """Write the pages; with ``--check`` say which are not current."""
-    made = {"commands.md": commands(), "profiles.md": profiles(), **documents()}
-    old = 0
-    for name, text in made.items():
-        path = REFERENCE / name
-        if "--check" not in sys.argv:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        elif not path.exists() or path.read_text() != text:
-            print(f"docs/reference/{name} is not current: run make docs", file=sys.stderr)
-            old = 1
-    return old
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def made() -> dict[Path, str]:
+    """The pages and schemas."""
+    pages = {"commands.md": commands(), "profiles.md": profiles(), **documents()}
+    return {REFERENCE / name: text for name, text in pages.items()}

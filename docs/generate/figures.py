@@ -1,8 +1,7 @@
-"""Draw the figures of the documentation from the planner's own numbers, or check them (``--check``)."""
+"""The figures of the documentation, drawn from the planner's own numbers."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from qwenhost.units import GIB, KIB
 if TYPE_CHECKING:
     from qwenhost.facts import Catalog
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parent.parent / "images"
 MODEL = "Qwen3.5-122B-A10B"
 STYLE = (
     "<style>text{font:13px system-ui,sans-serif;fill:#24292f}.tick,.small{font-size:12px;fill:#57606a}"
@@ -195,18 +194,7 @@ FIGURES = {
 }
 
 
-def main() -> int:
-    """Write the figures; with ``--check`` say which are not current."""
-    known, old = load_catalog(), 0
-    for name, draw in FIGURES.items():
-        made, path = draw(known), IMAGES / name
-        if "--check" not in sys.argv:
-            path.write_text(made)
-        elif not path.exists() or path.read_text() != made:
-            print(f"docs/images/{name} is not current: run make docs", file=sys.stderr)
-            old = 1
-    return old
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def made() -> dict[Path, str]:
+    """The figures."""
+    known = load_catalog()
+    return {IMAGES / name: draw(known) for name, draw in FIGURES.items()}

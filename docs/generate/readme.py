@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md and two pages of docs/, or check that they are current (``--check``).
+"""The generated parts of README.md and of two pages.
 
 ``<!-- run: COMMAND -->`` is followed by a fenced block with what the command prints;
 ``<!-- table: FILE [rows N] -->`` by the first table of a Markdown file, or by its first rows.
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("speed.md", "simulate.md")))
 RUN = re.compile(r"(<!-- run: (?P<command>.+?) -->\n)```[a-z]*\n(?:(?!```).*\n)*```")
 TABLE = re.compile(r"(<!-- table: (?P<file>\S+)(?: rows (?P<rows>\d+))? -->\n)(?:\|.*\n?)*")
@@ -49,19 +49,6 @@ def filled(text: str) -> str:
     return TABLE.sub(lambda m: m[1] + first_table(m["file"], m["rows"]), text)
 
 
-def main() -> int:
-    """Write the pages; with ``--check`` say which are not current."""
-    old = 0
-    for page in PAGES:
-        before = page.read_text()
-        after = filled(before)
-        if "--check" not in sys.argv:
-            page.write_text(after)
-        elif before != after:
-            print(f"{page.name} is not current: run make docs", file=sys.stderr)
-            old = 1
-    return old
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def made() -> dict[Path, str]:
+    """The pages, filled."""
+    return {page: filled(page.read_text()) for page in PAGES}

@@ -1,9 +1,4 @@
-"""Write the chart's README from values.yaml, the planner's reports beside the examples, the Kustomize base.
-
-    python k8s/make_docs.py [--check]
-
-``--check`` writes nothing and exits 1 where a file is not what would be written.
-"""
+"""The chart's README from values.yaml, the planner's reports beside the examples, the Kustomize base."""
 
 from __future__ import annotations
 
@@ -16,27 +11,20 @@ from pathlib import Path
 
 import yaml
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent.parent / "k8s"
 CHART = HERE / "chart"
 EXAMPLES = HERE / "examples"
 _KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][A-Za-z0-9]*):(?: (?P<value>.*))?$")
 _REPORT = re.compile(r"^# Report: (.+)$", re.MULTILINE)
 
 
-def main(argv: list[str]) -> int:
-    """Write every generated file, or tell which are old."""
-    made = {CHART / "README.md": chart_readme()}
+def made() -> dict[Path, str]:
+    """Every page, and the manifests."""
+    pages = {CHART / "README.md": chart_readme()}
     for path in sorted(EXAMPLES.glob("*.yaml")):
-        made[path.with_suffix(".report.txt")] = report(path.read_text())
-    made[HERE / "kustomize" / "base" / "manifests.yaml"] = base_manifests()
-    old = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
-    if "--check" in argv:
-        for path in old:
-            sys.stderr.write(f"{path.relative_to(HERE.parent)}: old; run: make docs\n")
-        return 1 if old else 0
-    for path in old:
-        path.write_text(made[path])
-    return 0
+        pages[path.with_suffix(".report.txt")] = report(path.read_text())
+    pages[HERE / "kustomize" / "base" / "manifests.yaml"] = base_manifests()
+    return pages
 
 
 def chart_readme() -> str:
@@ -87,9 +75,11 @@ def base_manifests() -> str:
     helm = [str(Path(sys.executable).parent / "helm"), "template", "qwen", str(CHART), "--namespace", "qwen"]
     for setting in settings:
         helm += ["--set", setting]
-    made = subprocess.run(helm, check=True, capture_output=True, text=True).stdout
-    kept = [line for line in made.splitlines() if "helm.sh/" not in line and "managed-by: Helm" not in line]
-    return "# Made by k8s/make_docs.py; do not edit.\n" + "\n".join(kept) + "\n"
+    rendered = subprocess.run(helm, check=True, capture_output=True, text=True).stdout
+    kept = [
+        line for line in rendered.splitlines() if "helm.sh/" not in line and "managed-by: Helm" not in line
+    ]
+    return "# Made by make docs; do not edit.\n" + "\n".join(kept) + "\n"
 
 
 def report(example: str) -> str:
@@ -107,7 +97,3 @@ def planned(arguments: str) -> str:
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=surroundings)
     lines = [line.rstrip() for line in done.stdout.splitlines()]
     return f"$ qwenhost plan {shlex.join(words)}\n" + "\n".join(lines).strip() + "\n"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
