@@ -159,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         if exchange is None:
             return
         if exc is None and exchange.ended_by_close:
-            exchange.complete = True
+            exchange.complete = exchange.parsed = True
             self._end(None)
         elif exc is None:
             before = "before it answered" if exchange.first_byte is None else "before the answer was complete"

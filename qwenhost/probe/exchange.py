@@ -71,7 +71,7 @@ class Exchange:
         """Whether what follows is a chunked body, to be kept raw."""
         self.complete = False
         self.parsed = False
-        """Whether the parser has seen the end."""
+        """Whether the parser has seen the end, or the connection's end was it."""
         self.keep_alive = False
         self.error: str | None = None
         self.detail = ""
