@@ -19,6 +19,7 @@ from qwenhost.cli.options import (
 )
 from qwenhost.cli.pricing_options import api_options, self_host_options
 from qwenhost.cli.ranges import FloatRange
+from qwenhost.errors import BadInputError
 
 
 @click.command("compare")
@@ -113,7 +114,7 @@ def command(
     from qwenhost.cli import live
 
     known = wiring.catalog(ctx)
-    if workloads:
+    if workloads is not None:
         single = [
             plan_file,
             usage_file,
@@ -126,6 +127,10 @@ def command(
         ]
         pricing.side_by_side(ctx, known, workloads.split(","), options, single=any(single), as_json=as_json)
         return
+    if options["duration_s"] is not None and not options["engine"]:
+        raise BadInputError(
+            "--duration has no effect without --engine", remedy="Add --engine, or leave it out."
+        )
     files = live.Files.within(output_dir, comparison=save, report=html)
     if usage_file:
         known = pricing.with_trace(known, usage_file, options)

@@ -142,7 +142,7 @@ def cli(ctx: click.Context, profiles_dir: tuple[str, ...], debug: bool) -> None:
     qwenhost compare --gpus 2xH200 --workload chat what it costs on each side
     qwenhost serve plan.json                       run it
     """
-    ctx.obj = {"profiles": profiles_dir, "debug": debug}
+    ctx.ensure_object(dict).update(profiles=profiles_dir, debug=debug)
 
 
 _keep_examples(cli)
@@ -155,8 +155,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command line and return its exit code."""
+    asked: dict[str, Any] = {}
     try:
-        result: Any = cli.main(args=argv, prog_name="qwenhost", standalone_mode=False)
+        result: Any = cli.main(args=argv, prog_name="qwenhost", standalone_mode=False, obj=asked)
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -166,7 +167,7 @@ def run(argv: list[str]) -> int:
         error.show()
         return 2
     except QwenhostError as error:
-        if "--debug" in argv:
+        if asked.get("debug"):
             raise
         return _show(error)
     except BrokenPipeError:

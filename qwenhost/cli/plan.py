@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -21,13 +22,16 @@ from qwenhost.cli.options import (
 )
 from qwenhost.cli.output import console, say, write_json
 from qwenhost.cli.ranges import FloatRange
-from qwenhost.errors import InfeasibleError
+from qwenhost.errors import BadInputError, InfeasibleError
 from qwenhost.files import write_atomically
 from qwenhost.plan import DEFAULT_VLLM_VERSION, SCHEMA, plan_to_json
 
 if TYPE_CHECKING:
     from qwenhost.facts import Catalog
     from qwenhost.plan import Plan, PlanRequest
+
+_LAYOUT: Final = re.compile(r"(\d+x )?tp ?\d+( [a-z]+ ?\d*)*|any layout")
+"""``tp4``, ``tp1 dp2``, ``2x tp1``, ``tp2 ep``."""
 
 
 @click.command("plan")
@@ -92,16 +96,15 @@ def command(
     qwenhost plan --gpus 2xH200 --check vllm.log --calibrate
     qwenhost plan --gpus 8xH200 --pareto --html front.html
     """  # noqa: D301 - click wants the character itself
+    _refuse_idle(ctx)
     known, pinned = wiring.with_checkpoint_folder(wiring.catalog(ctx), options)
     if log is not None:
         from qwenhost.cli.plan_check import check_log
 
         check_log(known, log, pinned, calibrate=calibrate, as_json=as_json)
         return 0
-    if calibrate:
-        raise click.UsageError("--calibrate needs --check LOG")
-    if html is not None and not pareto:
-        raise click.UsageError("--html needs --pareto")
+    if why_not is not None:
+        _check_name(known, why_not)
     request = wiring.plan_request(known, pinned)
     if memory_margin is not None:
         request = msgspec.structs.replace(request, memory_margin=memory_margin)
@@ -114,7 +117,7 @@ def command(
         write_atomically(save, plan_to_json(plan))
         say(f"Saved {save}")
     if why_not is not None:
-        _show_why_not(request, known, plan, why_not)
+        _show_why_not(request, known, plan, why_not, as_json=as_json)
     elif pareto:
         from qwenhost.cli.pareto_view import show_front
 
@@ -126,16 +129,57 @@ def command(
     return 0
 
 
+def _refuse_idle(ctx: click.Context) -> None:
+    """Refuse options that would have no effect: the user believes that they have one.
+
+    Raises:
+        UsageError: names both.
+    """
+    from qwenhost.cli.plan_file import given_options
+
+    given = ctx.params
+    idle = given_options(ctx, {"save", "why_not", "pareto", "html", "with_reasons", "top", "memory_margin"})
+    if given["log"] is not None and idle:
+        raise click.UsageError(f"{idle[0]} has no effect with --check LOG")
+    if given["calibrate"] and given["log"] is None:
+        raise click.UsageError("--calibrate needs --check LOG")
+    if given["html"] is not None and not given["pareto"]:
+        raise click.UsageError("--html needs --pareto")
+    if given["why_not"] is not None and given["pareto"]:
+        raise click.UsageError("--pareto has no effect with --why-not")
+
+
+def _check_name(known: Catalog, wanted: str) -> None:
+    """What ``--why-not`` asks after is a checkpoint, a layout or both.
+
+    Raises:
+        BadInputError: a part is neither.
+    """
+    from qwenhost.planner.explain import words_of
+
+    names = {name.lower() for name in known.checkpoints}
+    strange = [word for word in words_of(wanted) if word not in names and not _LAYOUT.fullmatch(word)]
+    if strange or not words_of(wanted):
+        raise BadInputError(
+            f"--why-not {wanted!r}: {strange[0] if strange else 'nothing'!r} is no checkpoint and no layout",
+            remedy="Write for example bf16/TP2; the ids: qwenhost profiles list checkpoints.",
+        )
+
+
 def _plan(request: PlanRequest, known: Catalog) -> Plan:
     from qwenhost.planner import make_plan
 
     return wiring.with_argv(make_plan(request, known))
 
 
-def _show_why_not(request: PlanRequest, known: Catalog, plan: Plan, label: str) -> None:
+def _show_why_not(request: PlanRequest, known: Catalog, plan: Plan, label: str, *, as_json: bool) -> None:
     from qwenhost.planner import why_not, why_not_arithmetic
 
-    click.echo("\n".join([*why_not(plan, label), *why_not_arithmetic(request, known, label, plan)]))
+    lines = [*why_not(plan, label), *why_not_arithmetic(request, known, label, plan)]
+    if as_json:
+        write_json(msgspec.to_builtins(plan) | {"why_not": lines})
+    else:
+        click.echo("\n".join(lines))
 
 
 def _show_refusal(
@@ -143,11 +187,12 @@ def _show_refusal(
 ) -> None:
     from qwenhost.planner import explain_rejections, plan_inputs, why_not_arithmetic
 
+    lines = why_not_arithmetic(request, known, why_not) if why_not else []
     if as_json:
         inputs = plan_inputs(request, known)
-        write_json({"schema": SCHEMA, "inputs": inputs, "chosen": None, "rejections": error.rejections})
+        found = {"schema": SCHEMA, "inputs": inputs, "chosen": None, "rejections": error.rejections}
+        write_json(found | ({"why_not": lines} if why_not else {}))
         return
-    lines = why_not_arithmetic(request, known, why_not) if why_not else []
     for line in [*explain_rejections(error.rejections), *lines]:
         say(f"  {line}")
 

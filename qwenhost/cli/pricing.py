@@ -33,18 +33,16 @@ def price_day(options: dict[str, Any]) -> dt.date:
 def plan_and_workload(
     ctx: click.Context, known: Catalog, plan_file: Path | None, options: dict[str, Any]
 ) -> tuple[Plan, Workload]:
-    """The saved plan and its workload, or a new plan; a workload asked for by name wins over the plan's."""
+    """The saved plan and its workload, or a new plan; what is asked of the workload wins over the plan's."""
     if plan_file is None:
         plan = wiring.make_plan(known, options)
         return plan, plan.inputs.workload_detail
-    from qwenhost.plan import load_plan
+    from qwenhost.cli.plan_file import LOADED, saved_plan
+    from qwenhost.cli.simulation_setup import workload_of
 
-    if options.get("gpus"):
-        raise BadInputError("--plan and --gpus exclude each other", remedy="Leave one of them out.")
-    plan = load_plan(plan_file)
-    if options.get("usage_file") or _asked(ctx, "workload", "input_tokens", "output_tokens", "prefix_hit"):
-        return plan, wiring.workload(known, options)
-    return plan, plan.inputs.workload_detail
+    plan = saved_plan(plan_file, also=() if options.get("engine") else LOADED)
+    named = options.get("usage_file") or _asked(ctx, "workload")
+    return plan, workload_of(known, plan, options if named else {**options, "workload": None})
 
 
 def with_trace(known: Catalog, file: Path, options: dict[str, Any]) -> Catalog:

@@ -12,7 +12,6 @@ import click
 from qwenhost.cli import wiring
 from qwenhost.cli.options import json_option, load_options, node_options, pin_options, workload_options
 from qwenhost.cli.output import say, write_json
-from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
     from qwenhost.plan import Plan
@@ -69,14 +68,14 @@ def command(
     plan = _plan(ctx, plan_file, options)
     target = _target(plan_file, options)
     text = _manifests(plan, target, options) if fmt == MANIFESTS else render(plan, fmt, target)
-    if as_json:
-        write_json(_document(plan, fmt, text, options))
-    elif output:
+    if output:
         from qwenhost.files import write_atomically
 
         write_atomically(output, text)
         say(f"Wrote {output}.")
-    else:
+    if as_json:
+        write_json(_document(plan, fmt, text, options))
+    elif not output:
         click.echo(text, nl=False)
 
 
@@ -84,13 +83,9 @@ def _plan(ctx: click.Context, plan_file: Path | None, options: dict[str, Any]) -
     """The saved plan, or a fresh one."""
     if plan_file is None:
         return wiring.make_plan(wiring.catalog(ctx), options)
-    if options.get("gpus"):
-        raise BadInputError(
-            "both a plan file and --gpus are given", remedy="Give the plan file, or --gpus for a fresh plan."
-        )
-    from qwenhost.plan import load_plan
+    from qwenhost.cli.plan_file import LOADED, SIZED, saved_plan
 
-    return load_plan(plan_file)
+    return saved_plan(plan_file, also=SIZED | LOADED)
 
 
 def _manifests(plan: Plan, target: Any, options: dict[str, Any]) -> str:

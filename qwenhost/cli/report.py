@@ -41,5 +41,7 @@ def command(files: tuple[Path, ...], html: Path | None, csv_dir: Path | None, as
         )
     from qwenhost.report import side_by_side
 
-    rows = {path.stem: comparison for path, comparison in zip(files, comparisons, strict=True)}
+    stems = [path.stem for path in files]
+    names = [path.stem if stems.count(path.stem) == 1 else str(path) for path in files]
+    rows = dict(zip(names, comparisons, strict=True))
     write_json(rows) if as_json else console().print(side_by_side(rows))

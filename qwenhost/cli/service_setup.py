@@ -182,10 +182,10 @@ def _with_weights(plan: Plan | None, chosen: ServeOptions, options: Mapping[str,
 
 def _plan(ctx: click.Context, plan_path: Path | None, options: Mapping[str, Any]) -> Plan | None:
     from qwenhost.cli import wiring
-    from qwenhost.plan import load_plan
+    from qwenhost.cli.plan_file import SIZED, saved_plan
 
     if plan_path is not None:
-        return load_plan(plan_path)
+        return saved_plan(plan_path, also=SIZED)
     if options["target"] == "cpu":
         if options["engine"] == "simulated":
             raise BadInputError(

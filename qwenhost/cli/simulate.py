@@ -91,10 +91,13 @@ def command(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
     qwenhost simulate --gpus 2xH200 --replicas 2 --schedule "mon-fri 08:00-20:00=6" --days 7 --rate 60
     qwenhost simulate --pool 2xH200 --pool 2xH200,tier=spot,spot=2 --days 1 --rate 60 --find-fleet
     """
+    from qwenhost.cli.plan_file import refuse_what_is_decided
     from qwenhost.cli.simulation_setup import simulated
 
-    if ctx.get_parameter_source("workload") is ParameterSource.DEFAULT and options["plan_file"]:
-        options["workload"] = None  # the plan's own
+    if options["plan_file"]:
+        refuse_what_is_decided(options["plan_file"])
+        if ctx.get_parameter_source("workload") is ParameterSource.DEFAULT:
+            options["workload"] = None  # the plan's own
     fleet = _fleet(wiring.catalog(ctx), options, as_json=as_json)
     if fleet is not None:
         ctx.exit(fleet)

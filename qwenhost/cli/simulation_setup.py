@@ -63,14 +63,9 @@ def _parsed(given: str) -> tuple[float, ...]:
 def plan_of(known: Catalog, path: Path | None, options: dict[str, Any]) -> Plan:
     """The saved plan, or a fresh one for the described node."""
     from qwenhost.cli import wiring
-    from qwenhost.errors import BadInputError
     from qwenhost.plan import load_plan
 
-    if path is None:
-        return wiring.make_plan(known, options)
-    if options.get("gpus"):
-        raise BadInputError("both --plan and --gpus are given", remedy="Give one of them.")
-    return load_plan(path)
+    return wiring.make_plan(known, options) if path is None else load_plan(path)
 
 
 def simulated(known: Catalog, options: dict[str, Any]) -> Simulation:

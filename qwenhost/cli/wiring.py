@@ -65,7 +65,8 @@ def workload(known: Catalog, options: Mapping[str, Any]) -> Workload:
     Raises:
         BadInputError: no such preset.
     """
-    name = options.get("workload") or "chat"
+    given = options.get("workload")
+    name = "chat" if given is None else str(given)
     if name not in known.workloads:
         name = name.replace("-", "_")
     if name not in known.workloads:

@@ -123,7 +123,7 @@ def test_two_saved_comparisons_stand_side_by_side(capsys: pytest.CaptureFixture[
         (("cost", "--as-of", "yesterday"), "yesterday"),
         (("cost", "--residency", "mars"), "residency 'mars'"),
         (("cost", "--baseline", "gpt"), "no such price"),
-        (("compare", "--gpus", "2xH200", "--plan", "plan.json"), "exclude each other"),
+        (("compare", "--gpus", "2xH200", "--plan", "plan.json"), "--gpus: plan.json has decided that"),
         (("compare", "--plan", "/nowhere.json"), "/nowhere.json"),
         (("compare", "--gpus", "2xH200", "--measurements", "/nowhere.json"), "/nowhere.json"),
         (("compare", "--gpus", "2xH200", "--html", "/nowhere/report.html"), "/nowhere/report.html"),

@@ -80,7 +80,8 @@ def test_a_folder_becomes_an_absolute_path(
     ("arguments", "says"),
     [
         (["missing.json"], "missing.json: No such file"),
-        (["{saved}", "--gpus", "2xH200"], "both a plan file and --gpus"),
+        (["{saved}", "--gpus", "2xH200"], "--gpus: "),
+        (["{saved}", "--checkpoint", "fp8"], "--checkpoint: "),
         (["{saved}", "--format", "dockre"], "dockre"),
         (["{saved}", "-o", "/nowhere/x"], "/nowhere/x: cannot write"),
     ],

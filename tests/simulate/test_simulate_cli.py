@@ -96,7 +96,7 @@ class TestSimulate:
             (("--rate", "1", "--concurrency", "2"), "--rate and --concurrency exclude each other"),
             (("--trace", "/nowhere.csv"), "/nowhere.csv"),
             (("--num-speculative-tokens", "1", "--acceptance", "2"), "--acceptance"),
-            (("--plan", "plan.json"), "--plan and --gpus"),
+            (("--plan", "plan.json"), "plan.json has decided that"),
         ],
     )
     def test_bad_input_is_a_sentence(self, args: tuple[str, ...], message: str) -> None:
