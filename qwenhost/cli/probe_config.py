@@ -21,7 +21,7 @@ from qwenhost.probe.tools import MOST_GENERATED, generated_tools, read_tools
 if TYPE_CHECKING:
     import click
 
-    from qwenhost.facts import ApiPrice, Catalog
+    from qwenhost.facts import ApiPrice, Catalog, TokenRates
     from qwenhost.probe.records import Head
 
 _ANTHROPIC = "https://api.anthropic.com"
@@ -157,24 +157,33 @@ def _for_sonnet(config: ProbeConfig, options: dict[str, Any], known: Catalog) ->
         exact_output=False,
         model=config.model or price.model,
         warmup=config.warmup or 0,
-        budget=Budget(max_usd=options["max_usd"], prices=_prices(price)),
+        budget=Budget(max_usd=options["max_usd"], prices=prices_on(price, dt.datetime.now(dt.UTC).date())),
     )
 
 
-def _prices(price: ApiPrice) -> Prices:
+def prices_on(price: ApiPrice, day: dt.date) -> Prices:
+    """What the API bills on a day, with its prices for long prompts where it has any."""
     from qwenhost.cost.api_cost import period_on
 
-    today = dt.datetime.now(dt.UTC).date()
-    period = period_on(price, today)
-    rates = period.usd_per_mtok
+    period = period_on(price, day)
     since = "" if period.since is None else f", since {period.since}"
+    from_where = f"{period.source.where} ({period.source.as_of})"
+    longer, above = period.long_context_usd_per_mtok, period.long_context_threshold_tokens
+    return _at(
+        period.usd_per_mtok, f"{price.name}: {{}} per million tokens{since}; {from_where}",
+        above=above, longer=None if longer is None else _at(longer, f"{price.name}: {{}}; {from_where}"),
+    )  # fmt: skip
+
+
+def _at(rates: TokenRates, said: str, *, above: int | None = None, longer: Prices | None = None) -> Prices:
     return Prices(
         input=rates.input,
         output=rates.output,
         cache_write=rates.cache_write_5m or rates.input,
         cache_read=rates.cache_read or rates.input,
-        source=f"{price.name}: {rates.input:g} USD in, {rates.output:g} out per million tokens{since}; "
-        f"{period.source.where} ({period.source.as_of})",
+        source=said.format(f"{rates.input:g} USD in, {rates.output:g} out"),
+        long_context_above_tokens=above,
+        long_context=longer,
     )
 
 

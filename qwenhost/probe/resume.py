@@ -65,7 +65,9 @@ def read_resumption(path: Path) -> Resumption:
 
     def take(record: RequestRecord) -> None:
         nonlocal until_s
-        if record.error != "interrupted":
+        if record.error == "interrupted":  # Sent again, and billed again.
+            store.totals.bill.add(record)
+        else:
             store.add(record)
             done.add(record.index)
             until_s = max(until_s, record.sent_s if record.last_s is None else record.last_s)

@@ -23,6 +23,16 @@ class Prices(Value, frozen=True, kw_only=True):
     cache_read: float
     source: str
     """Where they are from and since when they hold."""
+    long_context_above_tokens: int | None = None
+    """Prompts of more tokens, cached ones included, are billed at ``long_context`` as a whole."""
+    long_context: Prices | None = None
+
+    def of_prompt(self, input_tokens: float) -> Prices:
+        """What holds for a request with so long a prompt."""
+        above = self.long_context_above_tokens
+        if above is None or self.long_context is None or input_tokens <= above:
+            return self
+        return self.long_context
 
 
 class Budget(Value, frozen=True, kw_only=True):
@@ -73,7 +83,14 @@ def worst_usd(prices: Prices, input_tokens: float, most_output: float, *, cachin
 def usd(
     prices: Prices, input_tokens: float, output_tokens: float, *, read: float = 0.0, written: float = 0.0
 ) -> float:
-    """Of token counts; ``read`` and ``written`` are the parts of the input that the cache served or took."""
+    """Of one request; ``read`` and ``written`` are the parts of its input that the cache served or took."""
+    return usd_at(prices.of_prompt(input_tokens), input_tokens, output_tokens, read=read, written=written)
+
+
+def usd_at(
+    prices: Prices, input_tokens: float, output_tokens: float, *, read: float = 0.0, written: float = 0.0
+) -> float:
+    """Of token counts of one or many requests at these very prices, however long the prompts were."""
     plain = input_tokens - read - written
     return (
         plain * prices.input
@@ -116,12 +133,20 @@ class Purse:
 
 
 def spent_on(record: RequestRecord, prices: Prices, worst_request_usd: float) -> float:
-    """What a request was billed, by its usage; refused requests are free, cut ones count at their worst."""
-    if record.input_tokens:
+    """What a request was billed, by its usage; refused requests are free, others without it at their worst.
+
+    A stream that was cut has told of its prompt and not of its answer: the worst, too.
+    """
+    if was_told(record):
         written = record.cache_written_tokens
         read = record.cached_tokens
         return usd(prices, record.input_tokens, record.output_tokens, read=read, written=written)
     return 0.0 if was_refused(record) else worst_request_usd
+
+
+def was_told(record: RequestRecord) -> bool:
+    """Whether the answer's usage is whole: it comes with the end of the stream."""
+    return bool(record.input_tokens) and record.error in (None, "zero_tokens")
 
 
 def was_refused(record: RequestRecord) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from qwenhost.probe.spending import usd, was_refused
+from qwenhost.probe.spending import usd_at, was_refused, was_told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,12 +54,12 @@ class Totals:
 
     def add(self, record: RequestRecord) -> None:
         """Count a request."""
+        self.bill.add(record)  # Those dropped are billed all the same.
         if record.error == "interrupted":
             self.interrupted += 1
             return
         self._note_times(record)
         self.rate_limited += record.http_status == 429
-        self.bill.add(record)
         if record.error is not None:
             self.by_error[record.error] += 1
             return
@@ -109,25 +109,32 @@ class SessionTotals:
 
 
 class Bill:
-    """Tokens that a paid API's usage named, and requests of which it said nothing."""
+    """Tokens that a paid API's usage named, and requests of which it said nothing.
+
+    They are summed by the length of the prompt in thousands, because some prices depend on it.
+    """
 
     def __init__(self) -> None:
-        self.input_tokens = self.output_tokens = self.read_tokens = self.written_tokens = 0
         self.unknown = 0
+        self._by_length: dict[int, list[int]] = {}
+        """Thousands of prompt tokens, rounded up: sums of prompt, answer, read and written tokens."""
 
     def add(self, record: RequestRecord) -> None:
         """Book a request: refused ones are free."""
-        if record.input_tokens:
-            self.input_tokens += record.input_tokens
-            self.output_tokens += record.output_tokens
-            self.read_tokens += record.cached_tokens
-            self.written_tokens += record.cache_written_tokens
+        if was_told(record):
+            sums = self._by_length.setdefault(math.ceil(record.input_tokens / 1000), [0, 0, 0, 0])
+            sums[0] += record.input_tokens
+            sums[1] += record.output_tokens
+            sums[2] += record.cached_tokens
+            sums[3] += record.cache_written_tokens
         elif not was_refused(record):
             self.unknown += 1
 
     def usd(self, prices: Prices, worst_request_usd: float) -> float:
         """The sum; a request without usage counts at its worst."""
-        known = usd(
-            prices, self.input_tokens, self.output_tokens, read=self.read_tokens, written=self.written_tokens
-        )
+        known = 0.0
+        for thousands, (prompt, answer, read, written) in self._by_length.items():
+            # Thresholds are whole thousands; of another the length that it lies in counts as above it.
+            prices_there = prices.of_prompt(thousands * 1000)
+            known += usd_at(prices_there, prompt, answer, read=read, written=written)
         return known + self.unknown * worst_request_usd

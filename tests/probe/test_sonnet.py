@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import subprocess
@@ -11,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from claude_stand_in import KEY, Claude
 
+from qwenhost.cli.probe_config import prices_on
 from qwenhost.facts import TokenStats
-from qwenhost.measurements import RequestRecord
+from qwenhost.measurements import RequestRecord, Server
 from qwenhost.probe import ProbeConfig, ProbeResult, run_probe
-from qwenhost.probe.spending import Budget, Prices, Purse, spent_on, usd
+from qwenhost.probe.records import RecordWriter, head_of
+from qwenhost.probe.resume import read_resumption
+from qwenhost.probe.spending import Budget, Prices, Purse, spent_on, usd, worst_usd
+from qwenhost.probe.totals import Totals
+from qwenhost.profiles import load_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PRICES = Prices(input=3, output=15, cache_write=3.75, cache_read=0.3, source="test")
 
@@ -194,3 +201,81 @@ def test_refused_requests_are_free_and_cut_ones_are_not() -> None:
     assert spent_on(cut, PRICES, 0.4) == 0.4
     assert spent_on(refused, PRICES, 0.4) == 0.0
     assert usd(PRICES, 1000, 0, read=500, written=100) == pytest.approx((400 * 3 + 500 * 0.3 + 375) / 1e6)
+
+
+LONG = Prices(
+    input=3, output=15, cache_write=3.75, cache_read=0.3, source="test", long_context_above_tokens=200_000,
+    long_context=Prices(input=6, output=22.5, cache_write=7.5, cache_read=0.6, source="test"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read", "written", "billed"),
+    [
+        (200_000, 0, 0, 200_000 * 3 + 1000 * 15),  # At the threshold: not above it.
+        (200_001, 0, 0, 200_001 * 6 + 1000 * 22.5),  # The whole request is dearer, its answer too.
+        # Cached tokens count towards the threshold and are billed at that tier's cache prices.
+        (250_000, 150_000, 50_000, 50_000 * 6 + 150_000 * 0.6 + 50_000 * 7.5 + 1000 * 22.5),
+        (100_000, 90_000, 0, 10_000 * 3 + 90_000 * 0.3 + 1000 * 15),
+    ],
+)
+def test_long_prompts_are_billed_at_their_own_prices(
+    prompt: int, read: int, written: int, billed: float
+) -> None:
+    """One request, and the sum over a run of it and a short one: 1,000 tokens at 3 USD a million."""
+    record = RequestRecord(
+        index=0, scheduled_s=0, sent_s=0, input_tokens=prompt, output_tokens=1000, cached_tokens=read,
+        cache_written_tokens=written,
+    )  # fmt: skip
+    short = RequestRecord(index=1, scheduled_s=0, sent_s=0, input_tokens=1000)
+    assert spent_on(record, LONG, 9.0) == pytest.approx(billed / 1e6)
+    totals = Totals.of([record, short])
+    assert totals.bill.usd(LONG, 9.0) == pytest.approx((billed + 3000) / 1e6)
+
+
+def test_a_long_prompt_at_worst_is_reckoned_at_the_dearer_price() -> None:
+    """160,000 fitted tokens may be 208,000: above the threshold, so 6 USD and not 3."""
+    assert worst_usd(LONG, 160_000, 100, caching=False) == pytest.approx((208_000 * 6 + 100 * 22.5) / 1e6)
+    assert worst_usd(LONG, 150_000, 100, caching=True) == pytest.approx((195_000 * 3.75 + 1500) / 1e6)
+
+
+@pytest.mark.parametrize("error", ["cut_stream", "overloaded", "timeout", "interrupted", "malformed_event"])
+def test_an_answer_that_broke_off_counts_at_its_worst(error: str) -> None:
+    """Its usage so far knows the prompt and one token; the API bills what it went on to write."""
+    record = RequestRecord(index=0, scheduled_s=0, sent_s=0, input_tokens=1000, output_tokens=1, error=error)
+    assert spent_on(record, PRICES, 0.4) == 0.4
+    assert Totals.of([record]).bill.usd(PRICES, 0.4) == pytest.approx(0.4)
+
+
+def test_a_broken_stream_is_in_the_bill_of_the_run(claude: Claude) -> None:
+    """Two of six cut by an overload: four by their usage, two at 1.3 * 100 in and 10 out."""
+    result = probe(claude, model="claude-cut", concurrency=1)
+    bill = result.measurements.spending
+    tokens_in = sum(record.input_tokens for record in result.records if record.ok)
+    worst = (1.3 * 100 * 3 + 10 * 15) / 1e6
+    assert bill is not None
+    assert bill.usd == pytest.approx((tokens_in * 3 + 40 * 15) / 1e6 + 2 * worst)
+
+
+def test_a_price_period_with_a_long_context_tier_reaches_the_purse() -> None:
+    """The baseline's sheet as it was on 2026-03-01, and as it has been since 2026-03-13: flat."""
+    sheet = next(price for price in load_catalog().api_prices.values() if price.baseline)
+    before, since = (prices_on(sheet, dt.date(2026, 3, day)) for day in (1, 20))
+    assert (before.long_context_above_tokens, before.of_prompt(200_001).input) == (200_000, 6.0)
+    assert before.of_prompt(300_000).cache_write == 7.5
+    assert (since.long_context, since.of_prompt(900_000).input) == (None, 3.0)
+
+
+def test_what_an_interrupted_part_had_under_way_is_not_forgotten(tmp_path: Path) -> None:
+    """One answered (1,000 in), one dropped: a resumed run starts with both booked."""
+    file, config = tmp_path / "run.jsonl", ProbeConfig(url="http://x", concurrency=1, requests=4)
+    server = Server(name="anthropic", version=None, model="m", url="http://x")
+    head = head_of(config, server=server, fit=None, seed=1, exact=False, started_at=dt.datetime.now(dt.UTC))
+    with RecordWriter(file) as writer:
+        writer.write(head)
+        writer.write(RequestRecord(index=0, scheduled_s=0, sent_s=0, input_tokens=1000))
+        writer.write(RequestRecord(index=1, scheduled_s=0, sent_s=0, error="interrupted"))
+    earlier = read_resumption(file).earlier
+    assert earlier.store is not None
+    assert len(earlier.done) == 1
+    assert earlier.store.totals.bill.usd(PRICES, 0.4) == pytest.approx(0.003 + 0.4)
