@@ -142,7 +142,7 @@ def turns_of(entry: Line, max_tokens: int) -> list[Turn]:
         if one.role in _USERS and one.value:
             after = said[place + 1] if place + 1 < len(said) else None
             answer = after.value if after is not None and after.role in _MODELS else ""
-            length = round(len(answer) / _CHARS_PER_TOKEN) or max_tokens
+            length = max(1, round(len(answer) / _CHARS_PER_TOKEN)) if answer else max_tokens
             found.append(Turn(text=one.value, max_tokens=entry.max_tokens or max(1, length), answer=answer))
     return found
 
