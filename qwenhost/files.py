@@ -40,9 +40,11 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
             os.fsync(file.fileno())
         os.chmod(name, mode)  # noqa: PTH101 - mkstemp gives a name
         os.replace(name, path)  # noqa: PTH105
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too leaves nothing half-written
         with contextlib.suppress(OSError):
             os.unlink(name)  # noqa: PTH108
+        if not isinstance(error, OSError):
+            raise
         raise BadInputError(
             f"{path}: cannot write: {error.strerror}", remedy="Free some disk space or name another file."
         ) from error
