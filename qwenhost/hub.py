@@ -62,7 +62,7 @@ def _as_ours(ref: str, error: BaseException) -> QwenhostError | None:
         )
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _HTTP_LIBRARIES:
         return UnavailableError(
-            f"{ref}: the hub was not reached: {error or type(error).__name__}",
+            f"{ref}: the hub was not reached: {str(error) or type(error).__name__}",
             remedy="Check the network or HF_ENDPOINT, then start again; what was fetched is kept.",
         )
     return None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
-
-import msgspec
+from typing import TYPE_CHECKING, Final, Literal
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
-from qwenhost.files import NOT_JSON
+from qwenhost.files import decode_document, read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from qwenhost.facts import GpuSpec
 
@@ -82,6 +81,8 @@ class Host(Value, frozen=True, kw_only=True):
 
 
 NODE_SCHEMA = "qwenhost.node/1"
+_WHAT: Final = "a node description"
+_REMEDY: Final = "Make one on that machine with: qwenhost inspect --json > node.json"
 
 
 class Node(Value, frozen=True, kw_only=True):
@@ -113,7 +114,7 @@ class Node(Value, frozen=True, kw_only=True):
         return len({(gpu.spec, gpu.name, gpu.memory_total_bytes) for gpu in self.gpus}) <= 1
 
 
-_COUNTED = re.compile(r"^\s*(?:(\d{1,9})\s*[xX*]\s*)?(.+?)\s*$")
+_COUNTED = re.compile(r"(?:(\d{1,9})\s*[xX*]\s*)?(.+)")
 
 
 def normalise_gpu_name(text: str) -> str:
@@ -132,8 +133,8 @@ def parse_gpus(
     Raises:
         BadInputError: count out of 1..1024, or a name the catalog does not know (near ones are listed).
     """
-    match = _COUNTED.match(text)
-    if match is None or not match.group(2):
+    match = _COUNTED.fullmatch(text.strip())
+    if match is None:
         raise BadInputError(
             f"--gpus {text!r}: expected COUNTxNAME", remedy="Write for example --gpus 2xH200."
         )
@@ -203,15 +204,19 @@ def match_gpu_spec(
     return None
 
 
-def node_from_json(data: bytes) -> Node:
+def node_from_json(data: bytes, *, name: str = "node") -> Node:
     """Decode a node saved by ``qwenhost inspect --json``.
 
     Raises:
-        BadInputError: not such a document.
+        BadInputError: not such a document, or of another schema version; names the key.
     """
-    try:
-        return msgspec.json.decode(data, type=Node)
-    except NOT_JSON as error:
-        raise BadInputError(
-            f"not a node description: {error}", remedy="Use the output of: qwenhost inspect --json"
-        ) from error
+    return decode_document(data, Node, schema=NODE_SCHEMA, name=name, what=_WHAT, remedy=_REMEDY)
+
+
+def load_node(path: Path) -> Node:
+    """Read a node saved by ``qwenhost inspect --json``.
+
+    Raises:
+        BadInputError: missing, unreadable, or not such a document.
+    """
+    return read_document(path, Node, schema=NODE_SCHEMA, what=_WHAT, remedy=_REMEDY)

@@ -33,7 +33,7 @@ def command(ctx: click.Context, /, require_gpu: bool, as_json: bool, **options: 
 
     \b
     qwenhost inspect
-    qwenhost inspect --json > node.json
+    qwenhost inspect --json > node.json         then elsewhere: qwenhost plan --gpus node.json
     qwenhost inspect --gpus 2xH200              what the catalog knows of it
     """  # noqa: D301 - click wants the character itself
     machine, problem = _find(ctx, options)

@@ -25,7 +25,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 
 node_options = _stack(
     click.option(
-        "--gpus", metavar="NxNAME", help="Hardware to plan for instead of this machine's, e.g. 2xH200."
+        "--gpus",
+        metavar="NxNAME|FILE",
+        help="Hardware to plan for instead of this machine's: e.g. 2xH200, or what qwenhost inspect --json "
+        "wrote on another (node.json).",
     ),
     click.option(
         "--interconnect", type=click.Choice(["nvlink", "pcie"]), help="Link between the GPUs of --gpus."

@@ -11,7 +11,7 @@ import msgspec
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Slo, TokenStats
-from qwenhost.node import parse_gpus
+from qwenhost.node import load_node, match_gpu_spec, parse_gpus
 from qwenhost.plan import GpuPriceRef, Pins, PlanRequest
 from qwenhost.units import GIB
 
@@ -46,8 +46,10 @@ def user_profiles() -> Path:
 
 
 def node(known: Catalog, options: Mapping[str, Any]) -> Node:
-    """The described node of ``--gpus``, or this machine's."""
+    """The described node of ``--gpus``, one inspected elsewhere and kept in a file, or this machine's."""
     if options.get("gpus") is not None:
+        if str(options["gpus"]).endswith(".json"):
+            return _inspected(known, Path(options["gpus"]), options.get("interconnect"))
         return parse_gpus(options["gpus"], known.gpus, interconnect=options.get("interconnect"))
     if options.get("interconnect"):
         raise BadInputError(
@@ -57,6 +59,27 @@ def node(known: Catalog, options: Mapping[str, Any]) -> Node:
     from qwenhost.discovery import discover_node
 
     return discover_node(known.gpus)
+
+
+def _inspected(known: Catalog, path: Path, interconnect: str | None) -> Node:
+    """GPUs are matched anew: the catalog here may know others than the one they were inspected with."""
+    if interconnect:
+        raise BadInputError(
+            f"--interconnect describes the GPUs of --gpus NxNAME; {path} says how its own are linked",
+            remedy="Leave --interconnect out.",
+        )
+    found = load_node(path)
+    if not found.gpus:
+        reason = "; ".join(note.rstrip(".") for note in found.notes) or "there were none"
+        raise BadInputError(
+            f"--gpus {path}: a node without GPUs ({reason})",
+            remedy="Inspect a machine that has some, or describe one: --gpus 2xH200.",
+        )
+    gpus = []
+    for gpu in found.gpus:
+        spec = match_gpu_spec(gpu.name, gpu.memory_total_bytes, gpu.compute_capability, known.gpus.values())
+        gpus.append(msgspec.structs.replace(gpu, spec=spec.id if spec else None))
+    return msgspec.structs.replace(found, gpus=tuple(gpus))
 
 
 def workload(known: Catalog, options: Mapping[str, Any]) -> Workload:
