@@ -95,7 +95,6 @@ def scheduler_config(record: Record) -> EngineConfig:
         block_size=figures.block_size,
         state_blocks_per_sequence=start.state_blocks,
         enable_prefix_caching=caching,
-        align_prefill=caching,
         async_scheduling=version >= FIRST_ASYNC_BY_DEFAULT,
     )
 

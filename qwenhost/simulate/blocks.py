@@ -1,8 +1,11 @@
 """The block pool: how many blocks are held, and which prefixes can still be found in it.
 
-Blocks carry no number here. A block is either held (by one sequence alone, or as a cache entry that one
-or more sequences reference), or kept (a cache entry nobody references, evicted least recently used
-first), or blank. Held + kept + blank = capacity; kept and blank are free to take.
+A block is either held (by one sequence alone, or as a cache entry that one or more sequences reference), or
+kept (a cache entry nobody references, evicted least recently used first), or blank. Held + kept + blank =
+capacity; kept and blank are free to take. Only cache entries are objects: the others are a count.
+
+Rules: vLLM ``v1/core/block_pool.py``. Blank blocks are taken before any entry is evicted, and equal blocks
+computed by two sequences are two entries.
 """
 
 from __future__ import annotations
@@ -11,24 +14,38 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Iterable, Sequence
+
+ATTENTION = 0
+"""Group of the attention blocks; Gated DeltaNet states are groups 1, 2..."""
+
+
+class Block:
+    """A cache entry: one block whose content can be found."""
+
+    __slots__ = ("group", "key", "references", "twin")
+
+    def __init__(self, key: Hashable, group: int) -> None:
+        self.key = key
+        self.group = group
+        self.references = 1
+        self.twin: Block | None = None
+        """The next entry of the same content."""
 
 
 class BlockPool:
-    """Counts of blocks, and an LRU cache of prefix blocks and Gated DeltaNet checkpoints.
+    """Counts of blocks, and an LRU cache of prefix blocks and Gated DeltaNet states.
 
     Args:
         capacity: usable blocks.
-        checkpoint_blocks: blocks of one cached state; 0 where the model keeps no state.
+        groups: attention and the groups of states; each content is looked up by group.
     """
 
-    def __init__(self, capacity: int, checkpoint_blocks: int) -> None:
+    def __init__(self, capacity: int, groups: int = 1) -> None:
         self.capacity = capacity
         self.held = 0
-        self._checkpoint_blocks = checkpoint_blocks
-        self._references: dict[int, int] = {}
-        self._kept: OrderedDict[tuple[int, bool], int] = OrderedDict()  # (hash, is a checkpoint) -> blocks
-        self._kept_blocks = 0
+        self._found: tuple[dict[Hashable, Block], ...] = tuple({} for _ in range(groups))
+        self._kept: OrderedDict[Block, None] = OrderedDict()
 
     @property
     def free(self) -> int:
@@ -38,7 +55,7 @@ class BlockPool:
     @property
     def kept(self) -> int:
         """Blocks of cache entries nobody references."""
-        return self._kept_blocks
+        return len(self._kept)
 
     @property
     def usage(self) -> float:
@@ -50,80 +67,76 @@ class BlockPool:
         if self.held + blocks > self.capacity:
             return False
         self.held += blocks
-        self._evict()
+        while self.held + len(self._kept) > self.capacity:
+            block, _ = self._kept.popitem(last=False)
+            self._forget(block)
         return True
 
     def give(self, blocks: int) -> None:
         """Blank blocks that were held by one sequence alone."""
         self.held -= blocks
 
-    def match(self, hashes: Sequence[int]) -> tuple[int, int]:
-        """Leading blocks found, and leading blocks a sequence can resume behind.
+    def find(self, key: Hashable, group: int = ATTENTION) -> Block | None:
+        """The oldest entry of this content."""
+        return self._found[group].get(key)
 
-        A hybrid model resumes only where the recurrent state was kept as well.
-        """
-        found = 0
-        for key in hashes:
-            if key not in self._references:
+    def prefix(self, keys: Sequence[Hashable]) -> list[Block]:
+        """Attention blocks of the leading keys that are found."""
+        found = self._found[ATTENTION]
+        blocks = []
+        for key in keys:
+            block = found.get(key)
+            if block is None:
                 break
-            found += 1
-        if not self._checkpoint_blocks:
-            return found, found
-        resume = found
-        while resume and (hashes[resume - 1], True) not in self._kept:
-            resume -= 1
-        return found, resume
+            blocks.append(block)
+        return blocks
 
-    def blocks_to_hold(self, hashes: Sequence[int]) -> int:
-        """Free blocks that referencing these entries would hold."""
-        return sum(self._references[key] == 0 for key in hashes)
-
-    def reference(self, hashes: Sequence[int]) -> None:
-        """Hold cache entries for one more sequence; all must be present."""
-        for key in hashes:
-            if self._references[key] == 0:
-                self._kept_blocks -= self._kept.pop((key, False))
+    def reference(self, blocks: Iterable[Block]) -> None:
+        """Hold cache entries for one more sequence."""
+        for block in blocks:
+            if block.references == 0:
+                del self._kept[block]
                 self.held += 1
-            self._references[key] += 1
-        if hashes and (hashes[-1], True) in self._kept:
-            self._kept.move_to_end((hashes[-1], True))
-        self._evict()
+            block.references += 1
 
-    def publish(self, key: int) -> bool:
-        """Turn a block held by one sequence alone into a referenced cache entry.
+    def publish(self, key: Hashable, group: int = ATTENTION) -> Block:
+        """Turn a block held by one sequence alone into a referenced cache entry."""
+        block = Block(key, group)
+        found = self._found[group]
+        last = found.setdefault(key, block)
+        if last is not block:
+            while last.twin is not None:
+                last = last.twin
+            last.twin = block
+        return block
 
-        False where the entry exists: two sequences computed the same block, and the second copy stays
-        private, as in vLLM.
-        """
-        if key in self._references:
-            return False
-        self._references[key] = 1
-        return True
+    def withdraw(self, block: Block) -> None:
+        """Make an entry of one sequence's a block held by it alone again."""
+        self._forget(block)
 
-    def release(self, hashes: Sequence[int]) -> None:
-        """Drop one reference each; the tail of a prefix is evicted before its head."""
-        for key in reversed(hashes):
-            self._references[key] -= 1
-            if self._references[key] == 0:
+    def release(self, blocks: Iterable[Block]) -> None:
+        """Drop one reference each; what comes first is evicted first."""
+        for block in blocks:
+            block.references -= 1
+            if block.references == 0:
                 self.held -= 1
-                self._kept[key, False] = 1
-                self._kept_blocks += 1
+                self._kept[block] = None
 
-    def checkpoint(self, key: int) -> None:
-        """Keep the recurrent state behind a block, room permitting."""
-        blocks = self._checkpoint_blocks
-        if not blocks or self.held + blocks > self.capacity:
+    def _forget(self, block: Block) -> None:
+        found = self._found[block.group]
+        first = found[block.key]
+        if first is block:
+            if block.twin is None:
+                del found[block.key]
+            else:
+                found[block.key] = block.twin
             return
-        if (key, True) in self._kept:
-            self._kept.move_to_end((key, True))
-            return
-        self._kept[key, True] = blocks
-        self._kept_blocks += blocks
-        self._evict()
+        while first.twin is not block:
+            assert first.twin is not None  # noqa: S101 - our own bookkeeping
+            first = first.twin
+        first.twin = block.twin
 
-    def _evict(self) -> None:
-        while self.held + self._kept_blocks > self.capacity:
-            (key, is_checkpoint), blocks = self._kept.popitem(last=False)
-            self._kept_blocks -= blocks
-            if not is_checkpoint:
-                del self._references[key]
+
+def evictable(blocks: Iterable[Block]) -> int:
+    """Free blocks that referencing these entries would hold."""
+    return sum(block.references == 0 for block in blocks)

@@ -10,7 +10,7 @@ from qwenhost.facts import Value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qwenhost.plan import Candidate
+    from qwenhost.plan import Candidate, KvCache
 
 
 class EngineConfig(Value, frozen=True, kw_only=True):
@@ -30,9 +30,9 @@ class EngineConfig(Value, frozen=True, kw_only=True):
     acceptance_rates: tuple[float, ...] = ()
     """Accepted drafts at each position over drafts made, as vLLM's per-position counters give it."""
     enable_prefix_caching: bool = True
-    align_prefill: bool = False
-    """vLLM cuts prefill chunks at block boundaries (mamba cache mode ``align``: prefix caching on a
-    hybrid model)."""
+    exports_states: bool = False
+    """The prefill kernel gives out the state behind a prompt's last whole block while it computes the rest
+    (FlashInfer from vLLM 0.33 on); elsewhere the prompt is cut there."""
     async_scheduling: bool = False
     """A step is scheduled while the one before it runs: vLLM's way on GPUs, and off on CPUs."""
     data_parallel_size: int = 1
@@ -53,13 +53,32 @@ class EngineConfig(Value, frozen=True, kw_only=True):
         return min(self.max_num_seqs, self.max_num_batched_tokens // self.tokens_per_decode)
 
     @property
-    def state_blocks_per_checkpoint(self) -> int:
-        """Blocks of one cached Gated DeltaNet state: one slot of each group."""
+    def state_groups(self) -> int:
+        """Blocks of one Gated DeltaNet state: one of each group."""
         return self.state_blocks_per_sequence // self.tokens_per_decode
+
+    @property
+    def align_prefill(self) -> bool:
+        """Whether states are cached: chunks then end at block boundaries (mamba cache mode ``align``)."""
+        return self.enable_prefix_caching and self.state_groups > 0
+
+    @property
+    def most_state_blocks(self) -> int:
+        """State blocks a sequence holds at most.
+
+        Where states are cached, also the one before it and the one that the prefill kernel gives out.
+        """
+        if not self.align_prefill:
+            return self.state_blocks_per_sequence
+        return self.state_blocks_per_sequence + self.state_groups * (1 + self.exports_states)
 
     def blocks_for(self, tokens: int) -> int:
         """Blocks a running sequence of this many tokens holds."""
         return -(-tokens // self.block_size) + self.state_blocks_per_sequence
+
+    def slots(self, tokens: int) -> int:
+        """Token slots kept for a sequence that will have computed so many: drafts are written behind them."""
+        return min(tokens + self.num_speculative_tokens, self.max_model_len)
 
     def refusal(self, prompt_tokens: int, output_tokens: int) -> str | None:
         """Why a request of this size can never be served; None where it can."""
@@ -70,7 +89,7 @@ class EngineConfig(Value, frozen=True, kw_only=True):
                 f"requested {output_tokens} output tokens and your prompt contains at least "
                 f"{prompt_tokens} input tokens, for a total of at least {total} tokens."
             )
-        need = self.blocks_for(total + self.num_speculative_tokens)
+        need = -(-self.slots(total + self.num_speculative_tokens) // self.block_size) + self.most_state_blocks
         if need > self.usable_blocks:
             return f"The request needs {need} cache blocks, the engine has {self.usable_blocks}."
         return None
@@ -103,13 +122,18 @@ def engine_config(candidate: Candidate, acceptance_rates: Sequence[float] = ()) 
         num_speculative_tokens=drafts,
         acceptance_rates=tuple(acceptance_rates[:drafts]),
         enable_prefix_caching=args.enable_prefix_caching,
-        align_prefill=args.enable_prefix_caching and cache.state_blocks_per_sequence > 0,
+        exports_states=cache.reserved_blocks_per_sequence > _kept_states(cache, drafts),
         async_scheduling=True,
         data_parallel_size=candidate.parallelism.serving_groups,
     )
-    if config.blocks_for(1) > config.usable_blocks or config.max_decoding < 1:
+    if 1 + config.most_state_blocks > config.usable_blocks or config.max_decoding < 1:
         raise BadInputError(
             f"the plan's cache of {cache.num_blocks} blocks holds no sequence",
             remedy="Make a new plan with: qwenhost plan --save plan.json",
         )
     return config
+
+
+def _kept_states(cache: KvCache, drafts: int) -> int:
+    """State blocks of a sequence where prefixes are cached, without one for the prefill kernel's."""
+    return cache.state_blocks_per_sequence // (1 + drafts) * (2 + drafts)

@@ -1,7 +1,7 @@
 """The decoding sequences, which advance together and are not touched step by step.
 
-Each notes the step at which it joined; two heaps tell which step ends the next one and which one needs a
-block first. Between these events all steps are alike but for the growing context.
+Each notes the step at which it joined; two heaps tell which step ends the next one and which one takes or
+gives a block first. Between these events all steps are alike but for the growing context.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Decoding:
     def __init__(self, config: EngineConfig, rng: random.Random) -> None:
         self.steps = 0
         """Steps since the beginning in which anything decoded."""
-        self._block_size = config.block_size
         self._lookahead = config.num_speculative_tokens
+        self._ahead = config.async_scheduling
         self._acceptance = Acceptance(config.acceptance_rates, rng)
         self._members: dict[Sequence, None] = {}
         self._finish: list[Event] = []
-        self._grow: list[Event] = []
+        self._changes: list[Event] = []
         self._context = 0.0
 
     def __len__(self) -> int:
@@ -84,7 +84,6 @@ class Decoding:
         left = sequence.request.output_tokens - sequence.base
         end = self.steps + self._acceptance.steps_for(sequence.offset, left)
         heapq.heappush(self._finish, (end, sequence.serial, sequence.epoch, sequence))
-        self.await_growth(sequence)
 
     def leave(self, sequence: Sequence) -> None:
         """Decode no more; its events are void once the caller raises its epoch."""
@@ -94,12 +93,33 @@ class Decoding:
             del self._members[sequence]
             self._context = self._context if self._members else 0.0  # no drift
 
-    def await_growth(self, sequence: Sequence) -> None:
-        """Note the step whose tokens no longer fit the blocks held."""
-        covered = sequence.blocks * self._block_size
-        spare = covered - sequence.request.prompt_tokens - sequence.base - self._lookahead
-        steps = self._acceptance.steps_for(sequence.offset, spare + 1) if spare >= 0 else 0
-        heapq.heappush(self._grow, (sequence.join + steps, sequence.serial, sequence.epoch, sequence))
+    def await_change(self, sequence: Sequence, computed: int, earliest: int) -> None:
+        """Note the step that begins with so many computed tokens, when its blocks change next."""
+        gain = computed + 1 - sequence.request.prompt_tokens - sequence.base
+        if gain > 0 and self._ahead and self._lookahead:
+            # Scheduled before the step ahead of it ended, as if all its drafts had been accepted.
+            gain -= self._lookahead + 1
+            steps = 1 + self._acceptance.steps_for(sequence.offset, gain) if gain > 0 else 1
+        else:
+            steps = self._acceptance.steps_for(sequence.offset, gain) if gain > 0 else 0
+        at = max(sequence.join + steps, earliest)
+        heapq.heappush(self._changes, (at, sequence.serial, sequence.epoch, sequence))
+
+    def computed(self, sequence: Sequence) -> tuple[int, int, int]:
+        """What vLLM's scheduler goes by.
+
+        Returns:
+            Tokens computed, those computed for sure, and those in flight (-1: its last chunk).
+        """
+        tokens = sequence.request.prompt_tokens + self.generated(sequence) - 1
+        steps = self.steps - sequence.join
+        if not self._ahead or sequence not in self._members:
+            return tokens, tokens, 0
+        if not steps:
+            return tokens, tokens, -1
+        sure = sequence.base + self._acceptance.tokens(sequence.offset, steps - 1)
+        sure += sequence.request.prompt_tokens - 1
+        return sure + 1 + self._lookahead, sure, 1 + self._lookahead
 
     def advance(self, steps: int) -> None:
         """Let steps pass."""
@@ -111,13 +131,13 @@ class Decoding:
         """Sequences that have all their tokens; each must have left before the next is asked for."""
         return self._due(self._finish)
 
-    def short_of_blocks(self) -> Iterator[Sequence]:
-        """Sequences whose next tokens need a block; likewise."""
-        return self._due(self._grow)
+    def due(self) -> Iterator[Sequence]:
+        """Sequences whose blocks change with the step at hand; likewise."""
+        return self._due(self._changes)
 
     def steps_to_event(self) -> int:
-        """Steps that pass before one needs a block, or until one finishes."""
-        nearest = min(_next_step(self._finish), _next_step(self._grow))
+        """Steps that pass before blocks of one change, or until one finishes."""
+        nearest = min(_next_step(self._finish), _next_step(self._changes))
         return max(1, nearest - self.steps)
 
     def _due(self, events: list[Event]) -> Iterator[Sequence]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from qwenhost.simulate.blocks import Block
+    from qwenhost.simulate.states import States
 
 
 class Request(NamedTuple):
@@ -20,9 +26,9 @@ class Sequence:
     """A request in the engine."""
 
     __slots__ = (
-        "admissions", "arrival_s", "base", "blocks", "cached_tokens", "computed", "entries", "epoch",
-        "finished", "first_scheduled_s", "join", "junction", "offset", "preemptions", "published", "request",
-        "ripe_at", "serial", "tag", "target",
+        "admissions", "arrival_s", "base", "blocks", "cached_tokens", "chunk", "computed", "entries", "epoch",
+        "finished", "first_scheduled_s", "join", "junction", "offset", "order", "preemptions", "published",
+        "request", "ripe_at", "serial", "states", "tag", "target",
     )  # fmt: skip
 
     def __init__(self, request: Request, arrival_s: float, serial: int) -> None:
@@ -43,18 +49,29 @@ class Sequence:
         self.cached_tokens = 0
         self.blocks = 0
         """Attention blocks held."""
-        self.entries: list[int] = []
-        """Hashes of those that are cache entries."""
+        self.entries: list[Block] = []
+        """Those that are cache entries."""
         self.published = 0
         """Leading blocks found in the cache or offered to it."""
+        self.states: States | None = None
+        """State blocks held, where states are cached."""
         self.junction = 0
-        """Leading blocks shared with another prompt whose state was not kept."""
+        """Tokens of a prefix shared with another prompt whose state was not kept."""
+        self.chunk = (0, 0)
+        """The scheduling that computed prompt tokens of it last, and how many."""
+        self.order = 0
+        """Place among the admissions."""
         self.join = 0
         self.offset = 0
         self.epoch = 0
         self.admissions = 0
         self.preemptions = 0
         self.finished = False
+
+    def key(self, block: int) -> Hashable:
+        """Identity of the content up to the end of a block; its own where nothing is known of it."""
+        known = self.request.block_hashes
+        return known[block] if block < len(known) else (self.serial, block)
 
 
 class StepResult(NamedTuple):
@@ -74,3 +91,9 @@ class StepResult(NamedTuple):
     """Share of the pool held, while it ran."""
     emitted: list[tuple[Sequence, int]]
     """Tokens by sequence, where asked for."""
+    chunks: list[tuple[Sequence, int]]
+    """Prompt tokens computed, by sequence."""
+    kv_blocks_held: int
+    """While it ran."""
+    overrun: list[Sequence]
+    """Sequences computed for nothing: accepted drafts had ended them, when it was scheduled already."""

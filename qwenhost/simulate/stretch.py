@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qwenhost.plan import StepShape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Sequence as Seq
 
     from qwenhost.simulate.decoding import Decoding
     from qwenhost.simulate.sequence import Sequence
 
 
+class Shape(NamedTuple):
+    """What a step computes beside the decoding sequences."""
+
+    chunks: Seq[tuple[Sequence, int]] = ()
+    """Sequences and the prompt tokens of theirs."""
+    overrun: int = 0
+    """Sequences whose end was not known when it was scheduled."""
+
+
 def stretch(
     step_time: Callable[[StepShape], float],
     decoding: Decoding,
-    chunks: list[tuple[Sequence, int]],
+    shape: Shape,
     limit_s: float,
     max_steps: int,
 ) -> tuple[int, float]:
@@ -25,21 +35,22 @@ def stretch(
     Args:
         step_time: seconds of a step of a given shape.
         decoding: sequences that gain a token in each.
-        chunks: sequences and the prompt tokens of theirs computed in it; then it is one step.
+        shape: what is computed beside them; where that is something, it is one step.
         limit_s: it ends with the first step that ends at or after this.
         max_steps: longest.
     """
+    chunks, overrun = shape
     sequences, context = len(decoding), decoding.context_tokens
     first = step_time(
         StepShape(
             prefill_tokens=sum(n for _, n in chunks),
             prefill_context_tokens=sum(sequence.computed for sequence, _ in chunks),
             prefill_sequences=max(1, len(chunks)),
-            decode_sequences=sequences,
+            decode_sequences=sequences + overrun,
             decode_context_tokens=context,
         )
     )
-    if chunks or max_steps == 1 or not sequences:
+    if chunks or overrun or max_steps == 1 or not sequences:
         return 1, first
     steps = min(max_steps, decoding.steps_to_event())
     if steps == 1 or first >= limit_s:

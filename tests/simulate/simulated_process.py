@@ -29,7 +29,6 @@ config = EngineConfig(
     state_blocks_per_sequence=3 * (1 + given["drafts"]),
     num_speculative_tokens=given["drafts"],
     acceptance_rates=(0.8, 0.5)[: given["drafts"]],
-    align_prefill=True,
     data_parallel_size=given["ranks"],
 )
 faults = Faults(given["faults"])

@@ -55,13 +55,13 @@ class TestAsyncScheduling:
         assert engine.pool.held == 0
 
     def test_blocks_of_the_ended_are_taken_before_the_only_one_gives_way(self) -> None:
-        """Four blocks: both hold two, the second ends as the first needs its third."""
+        """Four blocks: both hold two, the second ends as the first needs its third and gives way."""
         limits = config(**self.AHEAD, num_blocks=5, max_model_len=16)
         engine = Engine(limits, seconds, seed=0)
-        engine.submit(Request(8, 4), 0.0)
-        engine.submit(Request(8, 1), 0.0)
+        sequences = [engine.submit(Request(8, output), 0.0) for output in (4, 1)]
         engine.step(0.0)
-        assert engine.step(0.0).preempted == 0
+        assert engine.step(0.0).preempted == 1
+        assert [sequence.preemptions for sequence in sequences] == [0, 0]  # it has all its tokens
         assert [serial for serial, _ in run(engine)] == [1]
 
 
