@@ -111,8 +111,11 @@ class Decoding:
         Returns:
             Tokens computed, those computed for sure, and those in flight (-1: its last chunk).
         """
-        tokens = sequence.request.prompt_tokens + self.generated(sequence) - 1
         steps = self.steps - sequence.join
+        if not self._lookahead and self._ahead and steps and sequence in self._members:
+            tokens = sequence.request.prompt_tokens + sequence.base + steps - 1
+            return tokens, tokens - 1, 1
+        tokens = sequence.request.prompt_tokens + self.generated(sequence) - 1
         if not self._ahead or sequence not in self._members:
             return tokens, tokens, 0
         if not steps:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from qwenhost.simulate.scheduler import Scheduler
 from qwenhost.simulate.sequence import Request, Sequence, StepResult
-from qwenhost.simulate.stretch import Shape, stretch
+from qwenhost.simulate.stretch import ALONE, Shape, stretch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,8 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether a step would do nothing."""
-        return not self.num_running and not self.scheduler.waiting and not self.scheduler.overrun
+        scheduler = self.scheduler
+        return not scheduler.waiting and len(scheduler.running) == len(scheduler.ended) and not scheduler.overrun
 
     @property
     def load(self) -> int:
@@ -124,7 +125,7 @@ class Engine:
         return (
             0.0
             if unsure
-            else stretch(self._step_time, decoding, Shape(), math.inf, decoding.steps_to_event())[1]
+            else stretch(self._step_time, decoding, ALONE, math.inf, decoding.steps_to_event())[1]
         )
 
     def step(
@@ -151,7 +152,7 @@ class Engine:
         news = bool(preempted or settled or scheduler.stalled or self._last_ripe > scheduler.number)
         longest = 1 if news and (scheduler.waiting or scheduler.stalled) else max_steps
         overrun = list(scheduler.overrun)
-        shape = Shape(chunks, len(overrun))
+        shape = Shape(chunks, len(overrun)) if chunks or overrun else ALONE
         steps, duration = stretch(self._step_time, decoding, shape, until - now, longest)
         width, running, held = len(decoding), self.num_running, self.pool.held
         scheduler.step_over()
@@ -161,14 +162,14 @@ class Engine:
         for sequence in decoding.finished():
             self._complete(sequence)
             finished.append(sequence)
-        first_tokens = self._finish_prefill(chunks, finished)
+        first_tokens = self._finish_prefill(chunks, finished) if chunks else []
         self._admission_blocked = not (chunks or finished or news)
-        if not self.config.async_scheduling or self.idle:
+        if scheduler.ended and (not self.config.async_scheduling or self.idle):
             scheduler.settle()
         if collect:
             emitted += [(sequence, 1) for sequence in first_tokens]
         return StepResult(
-            duration, steps, sum(n for _, n in chunks), width, first_tokens, finished, preempted, running,
+            duration, steps, sum(n for _, n in chunks) if chunks else 0, width, first_tokens, finished, preempted, running,
             held / self.pool.capacity, emitted, chunks, held, overrun,
         )  # fmt: skip
 

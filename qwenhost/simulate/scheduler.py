@@ -75,9 +75,10 @@ class Scheduler:
         preemptions = self.preemptions
         self.holdings.begin_step()
         chunks, budget = self._continue(self.config.max_num_batched_tokens)
-        if self.preemptions == preemptions:
+        if self.waiting and self.preemptions == preemptions:
             chunks += self._admit(budget, now, latest, prefills=bool(chunks))
-        self.settle()
+        if self.ended:
+            self.settle()
         return chunks
 
     def step_over(self) -> None:
@@ -128,9 +129,11 @@ class Scheduler:
 
     def _continue(self, budget: int) -> tuple[Chunks, int]:
         due = dict.fromkeys(self.decoding.due())
+        decoding = self.rows * self.config.tokens_per_decode
+        if not (due or self.prefilling or self.stalled or self.overrun) and decoding <= budget:
+            return [], budget - decoding
         wanted = sum(prompt_chunk(self.config, self.holdings.prefill(s), budget) for s in self.prefilling)
-        spare = budget - (self.rows + len(self.stalled)) * self.config.tokens_per_decode - wanted
-        if spare < 0 or self.stalled:
+        if decoding + wanted > budget or self.stalled:
             return self._continue_in_order(budget, due)
         chunks: Chunks = []
         for sequence in sorted([*due, *self.prefilling, *self.overrun], key=lambda each: each.order):

@@ -125,12 +125,12 @@ class StateCache:
             assert taken, "found to be free"  # noqa: S101 - our own arithmetic
         states.allocated = True
 
-    def drop_passed(self, states: States, processed: int) -> int:
-        """Free the states behind which ``processed`` tokens have gone on; the blocks that came free."""
-        before, passed = self._pool.held, (processed - 1) // self._size
+    def drop_passed(self, states: States, processed: int) -> None:
+        """Free the states behind which ``processed`` tokens have gone on."""
+        passed = (processed - 1) // self._size
         positions = [position for position in states.held if position < passed]
-        self._release([states.held.pop(position) for position in sorted(positions, reverse=True)])
-        return before - self._pool.held
+        if positions:
+            self._release([states.held.pop(position) for position in sorted(positions, reverse=True)])
 
     def release(self, states: States) -> None:
         """Free all."""
@@ -176,9 +176,9 @@ class StateCache:
             self._fresh.add(found)
 
     def _release(self, held: list[Entries | None]) -> None:
-        self._pool.give(sum(self.groups for entries in held if entries is None))
         entries = [found for found in held if found is not None]
-        for group in range(self.groups):
+        self._pool.give((len(held) - len(entries)) * self.groups)
+        for group in range(self.groups) if entries else ():
             self._pool.release(found[group] for found in entries)
 
     def _checkpoint(self, states: States, start: int, end: int, prefill_end: int) -> int | None:

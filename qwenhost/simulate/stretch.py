@@ -23,6 +23,9 @@ class Shape(NamedTuple):
     """Sequences whose end was not known when it was scheduled."""
 
 
+ALONE = Shape()
+
+
 def stretch(
     step_time: Callable[[StepShape], float],
     decoding: Decoding,
@@ -42,7 +45,9 @@ def stretch(
     chunks, overrun = shape
     sequences, context = len(decoding), decoding.context_tokens
     first = step_time(
-        StepShape(
+        StepShape(decode_sequences=sequences, decode_context_tokens=context)
+        if shape is ALONE
+        else StepShape(
             prefill_tokens=sum(n for _, n in chunks),
             prefill_context_tokens=sum(sequence.computed for sequence, _ in chunks),
             prefill_sequences=max(1, len(chunks)),
