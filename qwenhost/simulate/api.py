@@ -9,18 +9,24 @@ import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from qwenhost.simulate.dialects import Chat, Completions, Messages
+from qwenhost.simulate.answer import Answer, engine_dead
+from qwenhost.simulate.checks import check
+from qwenhost.simulate.dialects import Chat, Completions
 from qwenhost.simulate.engine import Request
 from qwenhost.simulate.generation import Generation
 from qwenhost.simulate.load import Sizes
+from qwenhost.simulate.messages import Messages
 from qwenhost.simulate.realtime import EngineDeadError
-from qwenhost.simulate.replies import KeyGuard, json_response, refuse
+from qwenhost.simulate.replies import KeyGuard, json_response, no_route, read_body, refuse
 from qwenhost.simulate.requests import (
     ChatAsk,
     CompletionAsk,
+    CountAsk,
+    DetokenizeAsk,
     MessagesAsk,
     RequestError,
     ResponsesAsk,
@@ -28,22 +34,22 @@ from qwenhost.simulate.requests import (
     decode,
 )
 from qwenhost.simulate.responses import Responses
-from qwenhost.simulate.text import block_hashes
+from qwenhost.simulate.text import block_hashes, token_id, token_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request as HttpRequest
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from qwenhost.facts import TokenStats
     from qwenhost.simulate.dialects import Dialect
     from qwenhost.simulate.faults import Faults
-    from qwenhost.simulate.realtime import Host, Ticket
+    from qwenhost.simulate.realtime import Host
     from qwenhost.simulate.requests import Ask
 
-ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 SLOW_S = 2.0
+RETRY_AFTER_S = 1
 
 
 class Settings(NamedTuple):
@@ -94,12 +100,14 @@ class Api:
             Route("/health", self._health),
             Route("/ping", self._health, methods=["GET", "POST"]),
             Route("/version", self._version),
+            Route("/load", self._load),
             Route("/metrics", self._metrics),
             Route("/v1/models", self._models),
-            Route("/tokenize", self._tokenize, methods=["POST"]),
-            Route("/v1/messages/count_tokens", self._count_tokens, methods=["POST"]),
+            Route("/tokenize", self._json(self._tokenize), methods=["POST"]),
+            Route("/detokenize", self._json(self._detokenize), methods=["POST"]),
+            Route("/v1/messages/count_tokens", self._json(self._count_tokens), methods=["POST"]),
         ]
-        app: ASGIApp = Starlette(routes=routes)
+        app: ASGIApp = Starlette(routes=routes, exception_handlers={HTTPException: no_route})
         return KeyGuard(app, self.settings.api_keys) if self.settings.api_keys else app
 
     # ------------------------------------------------------------------ plain answers
@@ -109,6 +117,9 @@ class Api:
 
     async def _version(self, _: HttpRequest) -> Response:
         return json_response({"version": self.settings.vllm_version, "simulated": True})
+
+    async def _load(self, _: HttpRequest) -> Response:
+        return json_response({"server_load": self.host.in_flight})
 
     async def _metrics(self, _: HttpRequest) -> Response:
         return PlainTextResponse(self.host.metrics_text(), media_type="text/plain; version=0.0.4")
@@ -124,20 +135,39 @@ class Api:
         ]  # fmt: skip
         return json_response({"object": "list", "data": cards})
 
-    async def _tokenize(self, http: HttpRequest) -> Response:
-        try:
-            tokens = decode(await http.body(), TokenizeAsk).prompt()
-        except RequestError as error:
-            return refuse(error, http.url.path)
-        ids = [sum(map(ord, token)) for token in tokens]
-        limit = self.settings.max_model_len
-        return json_response({"count": len(ids), "max_model_len": limit, "tokens": ids, "token_strs": None})
+    def _json(self, answer: Callable[[bytes], Any]) -> Callable[[HttpRequest], Any]:
+        """A handler of JSON that waits for no engine."""
 
-    async def _count_tokens(self, http: HttpRequest) -> Response:
-        try:
-            return json_response({"input_tokens": len(decode(await http.body(), MessagesAsk).prompt())})
-        except RequestError as error:
-            return refuse(error, http.url.path)
+        async def handle(http: HttpRequest) -> Response:
+            try:
+                return json_response(answer(await read_body(http)))
+            except RequestError as error:
+                return refuse(error, http.url.path)
+
+        return handle
+
+    def _tokenize(self, body: bytes) -> dict[str, Any]:
+        ask = decode(body, TokenizeAsk)
+        self._check_model(ask.model)
+        tokens = ask.prompt()
+        return {
+            "count": len(tokens),
+            "max_model_len": self.settings.max_model_len,
+            "tokens": [token_id(token) for token in tokens],
+            "token_strs": tokens if ask.return_token_strs else None,
+        }
+
+    def _detokenize(self, body: bytes) -> dict[str, Any]:
+        ask = decode(body, DetokenizeAsk)
+        self._check_model(ask.model)
+        return {"prompt": " ".join(map(token_text, ask.tokens))}
+
+    def _count_tokens(self, body: bytes) -> dict[str, Any]:
+        ask = decode(body, CountAsk)
+        check(ask)
+        self._check_model(ask.model)
+        count = len(ask.prompt())
+        return {"input_tokens": count, "context_management": {"original_input_tokens": count}}
 
     # ------------------------------------------------------------------ generation
 
@@ -146,12 +176,12 @@ class Api:
     ) -> Callable[[HttpRequest], Any]:
         async def handle(http: HttpRequest) -> Response:
             try:
-                ask = decode(await http.body(), ask_type)
+                ask = decode(await read_body(http), ask_type)
                 return await self._answer(ask, dialect_type)
             except RequestError as error:
                 return refuse(error, http.url.path)
             except EngineDeadError:
-                return refuse(RequestError(500, ENGINE_DEAD, "InternalServerError"), http.url.path)
+                return refuse(engine_dead(), http.url.path)
 
         return handle
 
@@ -164,8 +194,8 @@ class Api:
         size = self.host.config.block_size
         hashes = block_hashes(prompt, size) if self.host.config.enable_prefix_caching else ()
         request = Request(len(prompt), generation.output_tokens, 0, hashes)
-        ticket = self.host.submit(request, generation.finish_reason)
-        dialect = dialect_type(generation, include_usage=ask.include_usage)
+        ticket = self.host.submit(request, generation.finish_reason, generation.limit)
+        dialect = dialect_type(generation, ask)
         answer = Answer(self.host, ticket, dialect, cut=fault == "cut")
         if ask.stream:
             return answer
@@ -174,17 +204,22 @@ class Api:
     def _check(self, ask: Ask) -> None:
         if self.draining:
             raise RequestError(503, "The server is shutting down.", "ServiceUnavailableError")
-        if ask.model and ask.model not in self.settings.served_model_names:
-            raise RequestError(404, f"The model `{ask.model}` does not exist.", "NotFoundError")
-        if (ask.n or 1) > 1:
-            raise RequestError(400, "n above 1 is not simulated")
+        check(ask)
+        self._check_model(ask.model)
+
+    def _check_model(self, model: str | None) -> None:
+        if model and model not in self.settings.served_model_names:
+            message = f"The model `{model}` does not exist."
+            raise RequestError(404, message, "NotFoundError", param="model")
 
     async def _strike(self, fault: str | None) -> None:
         """What a fault does before the request is queued."""
         if fault == "429":
-            raise RequestError(429, "Too many requests (injected fault).", "TooManyRequestsError")
+            message = "Too many requests (injected fault)."
+            raise RequestError(429, message, "TooManyRequestsError", retry_after_s=RETRY_AFTER_S)
         if fault == "503":
-            raise RequestError(503, "Overloaded (injected fault).", "ServiceUnavailableError")
+            message = "Overloaded (injected fault)."
+            raise RequestError(503, message, "ServiceUnavailableError", retry_after_s=RETRY_AFTER_S)
         if fault == "slow":
             await asyncio.sleep(SLOW_S)
         elif fault == "hang":
@@ -199,8 +234,6 @@ class Api:
         limit = ask.output_limit
         if not prompt:
             raise RequestError(400, "the prompt is empty")
-        if limit is not None and limit < 1:
-            raise RequestError(400, f"max_tokens must be at least 1, got {limit}.")
         refusal = self.host.config.refusal(len(prompt), limit or 1)
         if refusal:
             raise RequestError(400, refusal)
@@ -217,70 +250,5 @@ class Api:
             finish_reason="length" if output == most else "stop",
             seed_text="".join(prompt[-8:]),
             stop=ask.stops,
+            limit=most,
         )
-
-
-class Answer(Response):
-    """A generation on its way out; as a response it is the event stream."""
-
-    def __init__(self, host: Host, ticket: Ticket, dialect: Dialect, *, cut: bool) -> None:
-        super().__init__(media_type="text/event-stream")
-        del self.headers["content-length"]
-        self._host, self._ticket, self._dialect, self._cut = host, ticket, dialect, cut
-
-    async def whole(self) -> Response:
-        """Wait for all of it."""
-        generation = self._dialect.generation
-        try:
-            done = 0
-            while done < generation.output_tokens:
-                done += await self._ticket.take()
-        finally:
-            self._host.close(self._ticket)
-        generation.cached_tokens = self._ticket.cached_tokens
-        return json_response(self._dialect.whole())
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the last token, or until the client goes away."""
-        del scope
-        watch = asyncio.ensure_future(_gone(receive))
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - ASGI runs in a task
-        streaming = True
-        watch.add_done_callback(lambda _: streaming and task.cancel())
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await self._stream(send)
-        except asyncio.CancelledError:
-            if not watch.done():
-                raise
-        finally:
-            streaming = False
-            watch.cancel()
-            self._host.close(self._ticket)
-
-    async def _stream(self, send: Send) -> None:
-        dialect, take = self._dialect, self._ticket.take
-        generation = dialect.generation
-        total, done = generation.output_tokens, 0
-        while done < total:
-            try:
-                tokens = await take()
-            except EngineDeadError:
-                body = refuse(RequestError(500, ENGINE_DEAD, "InternalServerError"), "").body
-                closing = b"data: " + bytes(body) + b"\n\ndata: [DONE]\n\n"
-                await send({"type": "http.response.body", "body": closing, "more_body": False})
-                return
-            if not done:
-                generation.cached_tokens = self._ticket.cached_tokens
-            end = done + tokens
-            if self._cut and 2 * end >= total:
-                return  # without the closing chunk, the server drops the connection
-            body = dialect.advance(done, end)
-            await send({"type": "http.response.body", "body": body, "more_body": end < total})
-            done = end
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -22,6 +22,7 @@ class Generation:
         finish_reason: ``stop`` or ``length``.
         seed_text: picks where in the filler text to begin.
         stop: strings that end the visible text.
+        limit: most tokens it may have.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Generation:
         finish_reason: str,
         seed_text: str,
         stop: tuple[str, ...] = (),
+        limit: int | None = None,
     ) -> None:
         self.id = uuid.uuid4().hex
         self.created = int(time.time())
         self.model = model
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
+        self.limit = output_tokens if limit is None else limit
         self.reasoning_tokens = min(reasoning_tokens, output_tokens)
         self.finish_reason = finish_reason
         self.stop_sequence: str | None = None

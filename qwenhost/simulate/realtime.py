@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from qwenhost.simulate.engine import Engine
-from qwenhost.simulate.metrics import EngineMetrics
+from qwenhost.simulate.metrics import EngineMetrics, FinishedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,11 +28,12 @@ class EngineDeadError(Exception):
 class Ticket:
     """A request in flight: the engine adds tokens, the client's task takes them."""
 
-    __slots__ = ("_tokens", "_waiter", "dead", "finish_reason", "first_s", "rank", "sequence")
+    __slots__ = ("_tokens", "_waiter", "dead", "finish_reason", "first_s", "limit", "rank", "sequence")
 
-    def __init__(self, rank: RealTimeRank, finish_reason: str) -> None:
+    def __init__(self, rank: RealTimeRank, finish_reason: str, limit: int) -> None:
         self.rank = rank
         self.finish_reason = finish_reason
+        self.limit = limit
         self.first_s = 0.0
         self.sequence: Sequence | None = None
         self.dead = False
@@ -89,9 +90,9 @@ class RealTimeRank:
         self._speedup = speedup
         self._wake = asyncio.Event()
 
-    def submit(self, request: Request, finish_reason: str) -> Ticket:
+    def submit(self, request: Request, finish_reason: str, limit: int) -> Ticket:
         """Queue a request now."""
-        ticket = Ticket(self, finish_reason)
+        ticket = Ticket(self, finish_reason, limit)
         ticket.sequence = self.engine.submit(request, time.monotonic())
         ticket.sequence.tag = ticket
         self._wake.set()
@@ -136,13 +137,19 @@ class RealTimeRank:
                 metrics.accepted += tokens - len(result.first_tokens) - result.decode_sequences
         for sequence in result.finished:
             ticket = sequence.tag
-            metrics.success[ticket.finish_reason] += 1
             metrics.finished(
-                arrival=sequence.arrival_s,
-                scheduled=sequence.first_scheduled_s or sequence.arrival_s,
-                first=ticket.first_s,
-                last=instant,
-                output=sequence.request.output_tokens,
+                FinishedRequest(
+                    reason=ticket.finish_reason,
+                    arrival_s=sequence.arrival_s,
+                    scheduled_s=sequence.first_scheduled_s or sequence.arrival_s,
+                    first_s=ticket.first_s,
+                    last_s=instant,
+                    prompt_tokens=sequence.request.prompt_tokens,
+                    cached_tokens=sequence.cached_tokens,
+                    output_tokens=sequence.request.output_tokens,
+                    limit=ticket.limit,
+                    preemptions=sequence.preemptions,
+                )
             )
 
 
@@ -170,7 +177,11 @@ class Host:
     ) -> None:
         self.config = config
         self.ranks = [
-            RealTimeRank(Engine(config, step_time, seed + index), EngineMetrics(index, model), speedup)
+            RealTimeRank(
+                Engine(config, step_time, seed + index),
+                EngineMetrics(index, model, config.max_model_len),
+                speedup,
+            )
             for index in range(config.data_parallel_size)
         ]
         self._cache_info = {
@@ -198,8 +209,13 @@ class Host:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def submit(self, request: Request, finish_reason: str) -> Ticket:
+    def submit(self, request: Request, finish_reason: str, limit: int | None = None) -> Ticket:
         """Queue on the least loaded rank.
+
+        Args:
+            request: sizes and hashes.
+            finish_reason: as it will end.
+            limit: its ``max_tokens``; as many as it will have unless given.
 
         Raises:
             EngineDeadError: the engine has died.
@@ -207,7 +223,7 @@ class Host:
         if self.dead:
             raise EngineDeadError
         rank = min(self.ranks, key=lambda each: each.engine.load)
-        ticket = rank.submit(request, finish_reason)
+        ticket = rank.submit(request, finish_reason, limit or request.output_tokens)
         self._tickets.add(ticket)
         return ticket
 
@@ -255,7 +271,6 @@ class Host:
             "vllm:num_requests_running": engine.num_running,
             "vllm:num_requests_waiting": engine.num_waiting,
             "vllm:kv_cache_usage_perc": engine.pool.usage,
-            "vllm:engine_sleep_state": 0,
         }
         counters = {
             "vllm:num_preemptions": engine.preemptions,

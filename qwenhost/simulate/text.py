@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ _PIECE = re.compile(r"\w{1,4}|[^\w\s]")
 TEMPLATE_TOKENS_PER_MESSAGE = 4
 TEMPLATE_TOKENS_PER_PROMPT = 3
 TOKENS_PER_IMAGE = 1024
+MAX_TOKEN_BYTES = 7
 
 # Words of at most four letters: each is one token, before and after white space.
 _WORDS = (
@@ -32,6 +34,21 @@ _WORDS = (
 def tokenize(text: str) -> list[str]:
     """The tokens of a text."""
     return _PIECE.findall(text)
+
+
+def token_id(token: str) -> int:
+    """A token's number: its bytes read as one, so that it can be told back.
+
+    Tokens of more than seven bytes (four letters beyond the Latin ones) have a number that cannot.
+    """
+    raw = token.encode(errors="surrogatepass")
+    return int.from_bytes(raw) if len(raw) <= MAX_TOKEN_BYTES else (1 << 8 * MAX_TOKEN_BYTES) + crc32(raw)
+
+
+def token_text(number: int) -> str:
+    """The token of a number; U+FFFD where the number is of no token."""
+    raw = number.to_bytes(8).lstrip(b"\0")
+    return raw.decode(errors="replace") if len(raw) <= MAX_TOKEN_BYTES else "\ufffd"
 
 
 def _with_spaces(words: Iterable[str]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from conftest import EngineProcess
 
 ENGINE_SCRIPT = Path(__file__).with_name("simulated_process.py")
+JSON = {"Content-Type": "application/json"}
 USER = [{"role": "user", "content": "Tell me something."}]
 
 
@@ -32,7 +33,7 @@ def call(engine: EngineProcess, path: str, body: Any = None, **headers: str) -> 
     connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=30)
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     with contextlib.closing(connection):
-        connection.request("GET" if body is None else "POST", path, data, headers)
+        connection.request("GET" if body is None else "POST", path, data, JSON | headers)
         with connection.getresponse() as response:
             text = response.read()
     kind = response.headers.get("content-type", "")
@@ -47,7 +48,7 @@ def chat(**fields: Any) -> dict[str, Any]:
 def events(engine: EngineProcess, path: str, body: dict[str, Any]) -> Iterator[tuple[float, str]]:
     """(instant, data) of each server-sent event."""
     connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=30)
-    connection.request("POST", path, json.dumps(body | {"stream": True}))
+    connection.request("POST", path, json.dumps(body | {"stream": True}), JSON)
     response = connection.getresponse()
     assert response.status == 200
     try:
