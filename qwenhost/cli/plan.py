@@ -61,6 +61,13 @@ _LAYOUT: Final = re.compile(r"(\d+x )?tp ?\d+( [a-z]+ ?\d*)*|any layout")
     help="Hold vLLM's start-up log against the prediction for the same flags.",
 )
 @click.option("--calibrate", is_flag=True, help="With --check: keep what follows for later plans.")
+@click.option(
+    "--method",
+    type=click.Choice(["formula", "simulate"]),
+    default="formula",
+    show_default=True,
+    help="What times the leading candidates: equations, or the simulated engine under the load.",
+)
 @click.option("--top", type=click.IntRange(0), default=3, show_default=True, help="Alternatives to show.")
 @click.option("--pareto", is_flag=True, help="The front of cost, rate per GPU and per user, and context.")
 @click.option(
@@ -81,6 +88,7 @@ def command(
     top: int,
     pareto: bool,
     html: Path | None,
+    method: str,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -95,6 +103,7 @@ def command(
     qwenhost plan --gpus 1xH200 --checkpoint fp8 --available-kv-gib 9.4
     qwenhost plan --gpus 2xH200 --check vllm.log --calibrate
     qwenhost plan --gpus 8xH200 --pareto --html front.html
+    qwenhost plan --gpus 2xH200 --rate 20 --method simulate
     """  # noqa: D301 - click wants the character itself
     _refuse_idle(ctx)
     known, pinned = wiring.with_checkpoint_folder(wiring.catalog(ctx), options)
@@ -109,7 +118,7 @@ def command(
     if memory_margin is not None:
         request = msgspec.structs.replace(request, memory_margin=memory_margin)
     try:
-        plan = _plan(request, known)
+        plan = _plan(request, known, method)
     except InfeasibleError as error:
         _show_refusal(request, known, error, why_not, as_json=as_json)
         raise
@@ -138,13 +147,17 @@ def _refuse_idle(ctx: click.Context) -> None:
     from qwenhost.cli.plan_file import given_options
 
     given = ctx.params
-    idle = given_options(ctx, {"save", "why_not", "pareto", "html", "with_reasons", "top", "memory_margin"})
+    idle = given_options(ctx, {"save", "why_not", "pareto", "html", "with_reasons", "top", "memory_margin",
+                                "method"})  # fmt: skip
     if given["log"] is not None and idle:
         raise click.UsageError(f"{idle[0]} has no effect with --check LOG")
     if given["calibrate"] and given["log"] is None:
         raise click.UsageError("--calibrate needs --check LOG")
     if given["html"] is not None and not given["pareto"]:
         raise click.UsageError("--html needs --pareto")
+    if given["method"] == "simulate" and (given["pareto"] or given["why_not"] is not None):
+        other = "--pareto" if given["pareto"] else "--why-not"
+        raise click.UsageError(f"--method simulate has no effect with {other}, which compares by formula")
     if given["why_not"] is not None and given["pareto"]:
         raise click.UsageError("--pareto has no effect with --why-not")
 
@@ -166,10 +179,15 @@ def _check_name(known: Catalog, wanted: str) -> None:
         )
 
 
-def _plan(request: PlanRequest, known: Catalog) -> Plan:
+def _plan(request: PlanRequest, known: Catalog, method: str) -> Plan:
     from qwenhost.planner import make_plan
 
-    return wiring.with_argv(make_plan(request, known))
+    plan = make_plan(request, known)
+    if method == "simulate":
+        from qwenhost.cli.plan_simulated import simulated_plan
+
+        plan = simulated_plan(request, known, plan)
+    return wiring.with_argv(plan)
 
 
 def _show_why_not(request: PlanRequest, known: Catalog, plan: Plan, label: str, *, as_json: bool) -> None:

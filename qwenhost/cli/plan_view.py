@@ -37,7 +37,12 @@ def blocks(plan: Plan, *, top: int, with_reasons: bool, saved: Path | None) -> I
             if lines:
                 yield Text(f"\n{title}", style="bold")
                 yield "\n".join(lines)
-    elif top and plan.alternatives:
+    if chosen.formula is not None:
+        from qwenhost.cli.plan_simulated import comparison
+
+        yield Text("\nSimulated engine and closed formula", style="bold")
+        yield comparison(plan)
+    elif not with_reasons and top and plan.alternatives:
         yield Text("\nAlternatives, best first", style="bold")
         yield _alternatives(plan.alternatives[:top])
     yield Text("\nCommand", style="bold")

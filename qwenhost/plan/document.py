@@ -43,6 +43,8 @@ class Candidate(Value, frozen=True, kw_only=True):
     concurrency_at_max_model_len: float
     notes: tuple[str, ...] = ()
     """Stated trade-offs, e.g. an uncalibrated FP8 cache."""
+    formula: SpeedEstimate | None = None
+    """The closed formula's figures, where ``estimate`` is the simulated engine's."""
 
     @property
     def label(self) -> str:
@@ -94,6 +96,8 @@ class PlanInputs(Value, frozen=True, kw_only=True):
     vllm_version: str
     qwenhost_version: str
     lora: LoraOptions | None = None
+    method: Literal["formula", "simulate"] = "formula"
+    """What ``estimate`` of the leading candidates comes from."""
 
 
 class Plan(Value, frozen=True, kw_only=True):
