@@ -27,6 +27,8 @@ from qwenhost.files import write_atomically
 from qwenhost.plan import DEFAULT_VLLM_VERSION, SCHEMA, plan_to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from qwenhost.facts import Catalog
     from qwenhost.plan import Plan, PlanRequest
 
@@ -114,9 +116,7 @@ def command(
         return 0
     if why_not is not None:
         _check_name(known, why_not)
-    request = wiring.plan_request(known, pinned)
-    if memory_margin is not None:
-        request = msgspec.structs.replace(request, memory_margin=memory_margin)
+    request = _request(known, pinned, memory_margin)
     try:
         plan = _plan(request, known, method)
     except InfeasibleError as error:
@@ -177,6 +177,11 @@ def _check_name(known: Catalog, wanted: str) -> None:
             f"--why-not {wanted!r}: {strange[0] if strange else 'nothing'!r} is no checkpoint and no layout",
             remedy="Write for example bf16/TP2; the ids: qwenhost profiles list checkpoints.",
         )
+
+
+def _request(known: Catalog, options: Mapping[str, Any], memory_margin: float | None) -> PlanRequest:
+    request = wiring.plan_request(known, options)
+    return request if memory_margin is None else msgspec.structs.replace(request, memory_margin=memory_margin)
 
 
 def _plan(request: PlanRequest, known: Catalog, method: str) -> Plan:
