@@ -11,6 +11,7 @@ from qwenhost.cli.options import json_option, load_options, workload_options
 from qwenhost.cli.output import write_json
 from qwenhost.cli.probe_options import content_options, schedule_options, where_options
 from qwenhost.cli.probe_sweep import sweep_options, wants_sweep
+from qwenhost.cli.probe_wishes import slo_given, take_goodput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--gpus", metavar="NxNAME", help="Hardware behind the endpoint, noted in the result.")
 @click.option("--save", type=_FILE, help="Write the measurements to this file.")
 @click.option("--html", type=_FILE, help="Write a page of plots: over time, distributions, against load.")
+@click.option("--csv", "csv_file", type=_FILE, help="Write a row for each request, or for each load tried.")
 @click.option("--records", type=_FILE, help="Write each request's record to this JSONL file as it ends.")
 @click.option(
     "--from-records", type=_FILE,
@@ -43,7 +45,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, /, as_json: bool, save: Path | None, html: Path | None, **options: Any
+    ctx: click.Context,
+    /,
+    as_json: bool,
+    save: Path | None,
+    html: Path | None,
+    csv_file: Path | None,
+    **options: Any,
 ) -> int:
     r"""Offer load to the server at URL and measure TTFT, TPOT, ITL, end-to-end time and throughput.
 
@@ -83,24 +91,31 @@ def command(
     from qwenhost.files import write_atomically
     from qwenhost.measurements import measurements_to_json
 
-    for flag, file in (("--save", save), ("--html", html)):
+    take_goodput(options)
+    for flag, file in (("--save", save), ("--html", html), ("--csv", csv_file)):
         if file is not None and not file.absolute().parent.is_dir():
             raise BadInputError(f"{flag} {file}: no such folder", remedy="Make the folder first.")
     _require_one_source(options)
     if wants_sweep(options):
-        return probe_sweep.run(config_of(ctx, options), options, as_json=as_json, save=save, html=html)
+        files = probe_sweep.Files(save=save, html=html, csv=csv_file)
+        return probe_sweep.run(config_of(ctx, options), options, files, as_json=as_json)
     measured, records = _recorded(options) if options["from_records"] else _measured(ctx, options)
     if html is not None:
         from qwenhost.report.probe_page import run_html
 
         write_atomically(html, run_html(measured, records).encode())
+    if csv_file is not None:
+        from qwenhost.report.probe_csv import requests_csv
+
+        slo = None if measured.goodput is None else measured.goodput.slo
+        write_atomically(csv_file, requests_csv(records, slo).encode())
     if save is not None:
         write_atomically(save, measurements_to_json(measured))
     if as_json:
         write_json(measurements_to_json(measured))
     else:
         print_summary(measured)
-    return _exit_code(measured, slo_given=bool(options["slo_ttft_ms"] or options["slo_tpot_ms"]))
+    return _exit_code(measured, slo_named=slo_given(options))
 
 
 def _require_one_source(options: dict[str, Any]) -> None:
@@ -135,12 +150,13 @@ def _recorded(options: dict[str, Any]) -> tuple[Measurements, Sequence[RequestRe
     from qwenhost.facts import Slo
     from qwenhost.probe.records import measurements_from, read_recording
 
-    given = Slo(ttft_ms=options["slo_ttft_ms"], tpot_ms=options["slo_tpot_ms"])
+    limits = {name: options[f"slo_{name}"] for name in ("ttft_ms", "tpot_ms", "e2e_ms")}
+    given = Slo(**limits)
     measured = measurements_from(options["from_records"], None if given == Slo() else given)
     return measured, read_recording(options["from_records"]).store.records
 
 
-def _exit_code(measured: Measurements, *, slo_given: bool) -> int:
+def _exit_code(measured: Measurements, *, slo_named: bool) -> int:
     from qwenhost.cli.output import say
 
     if measured.interrupted:
@@ -148,7 +164,7 @@ def _exit_code(measured: Measurements, *, slo_given: bool) -> int:
     if measured.void:
         return 5
     goodput = measured.goodput
-    if slo_given and goodput is not None and goodput.fraction < goodput.slo.percentile / 100:
+    if slo_named and goodput is not None and goodput.fraction < goodput.slo.percentile / 100:
         say(f"SLO missed: {goodput.fraction:.1%} of requests kept it, {goodput.slo.percentile:g} % must.")
         return 5
     return 0

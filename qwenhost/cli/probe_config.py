@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from qwenhost.cli import wiring
+from qwenhost.cli.probe_wishes import body_of, headers_of
 from qwenhost.errors import BadInputError
+from qwenhost.facts import Slo
 from qwenhost.launcher.access import read_api_key
 from qwenhost.probe import ProbeConfig
 from qwenhost.probe.images import parse_size
@@ -48,13 +50,25 @@ def config_of(ctx: click.Context, options: dict[str, Any]) -> ProbeConfig:
             "workload": "custom" if own else workload.id,
             "input_tokens": workload.input_tokens,
             "output_tokens": workload.output_tokens,
-            "slo": workload.slo,
+            "slo": _slo(options, workload.slo),
             "tools": _tools(options["tools"]),
+            "extra_headers": headers_of(options["extra_headers"]),
+            "extra_body": body_of(options["extra_body"]),
         }
     )
     if config.images and not config.image_files:
         parse_size(config.image_size)
     return _for_sonnet(config, options, known) if options["target"] == "sonnet" else config
+
+
+def _slo(options: dict[str, Any], planned: Slo) -> Slo:
+    """Limits of ``--goodput`` are all there are; ``--slo-...`` change those of the preset."""
+    if not options["goodput"]:
+        return planned
+    return Slo(
+        ttft_ms=options["slo_ttft_ms"], tpot_ms=options["slo_tpot_ms"], e2e_ms=options["slo_e2e_ms"],
+        percentile=planned.percentile,
+    )  # fmt: skip
 
 
 def _refuse_idle(options: dict[str, Any]) -> None:
@@ -91,11 +105,18 @@ def resumed_config(ctx: click.Context, options: dict[str, Any], head: Head) -> P
     asked = config_of(ctx, options | filled)
     given = {name: getattr(asked, name) for name in _fields_of(names)}
     require_same_settings(recorded, given)
+    missing = {name for name, _ in recorded.extra_headers} ^ {name for name, _ in asked.extra_headers}
+    if missing:
+        raise BadInputError(
+            f"the run was begun with other headers: {', '.join(sorted(missing))}",
+            remedy="Give the same --header again: a recording does not hold their values.",
+        )
     return msgspec.structs.replace(
         recorded,
         api_key=asked.api_key,
+        extra_headers=asked.extra_headers,
         records=options["resume"],
-        slo=asked.slo if {"slo_ttft_ms", "slo_tpot_ms"} & names else recorded.slo,
+        slo=asked.slo if {"slo_ttft_ms", "slo_tpot_ms", "goodput"} & names else recorded.slo,
         gpus=options["gpus"] or recorded.gpus,
     )
 
@@ -141,6 +162,11 @@ def _for_sonnet(config: ProbeConfig, options: dict[str, Any], known: Catalog) ->
         raise BadInputError(
             "--target sonnet is billed by use and needs a spending cap",
             remedy="Give --max-usd, e.g. --max-usd 2; the run says beforehand what it will cost.",
+        )
+    if config.extra_body:
+        raise BadInputError(
+            "--extra-body may change what a request costs, so --max-usd could not be kept",
+            remedy="Leave it out; --temperature and --thinking are known.",
         )
     if options["sweep"] or options["find_rate"] or options["find_concurrency"]:
         raise BadInputError(

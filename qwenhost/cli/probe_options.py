@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qwenhost.cli.probe_wishes import wish_options
 from qwenhost.cli.ranges import FloatRange
 
 if TYPE_CHECKING:
@@ -120,7 +121,12 @@ _LOAD = (
     ),
     click.option("--warmup", type=click.IntRange(0), help="Requests sent first and discarded."),
     click.option(
-        "--timeout", "timeout_s", type=_ABOVE_ZERO, default=600.0, show_default=True, help="Of a request."
+        "--timeout", "timeout_s", type=_ABOVE_ZERO, default=600.0, show_default=True,
+        help="Seconds from the due time to the end of the answer.",
+    ),
+    click.option(
+        "--idle-timeout", "idle_timeout_s", type=_ABOVE_ZERO, default=120.0, show_default=True,
+        help="Longest silence within an answer, in seconds.",
     ),
 )  # fmt: skip
 
@@ -134,6 +140,6 @@ def _added(options: tuple[Callable[..., Any], ...]) -> Callable[[Callable[..., A
     return add
 
 
-content_options = _added(_CONTENT)
+content_options = _added((*_CONTENT, *wish_options))
 where_options = _added(_WHERE)
 schedule_options = _added(_LOAD)

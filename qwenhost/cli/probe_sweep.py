@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -106,9 +106,15 @@ def parse_sweep(text: str) -> tuple[Axis, list[float]]:
     return ("concurrency" if name == "concurrency" else "rate"), loads
 
 
-def run(
-    config: ProbeConfig, options: dict[str, Any], *, as_json: bool, save: Path | None, html: Path | None
-) -> int:
+class Files(NamedTuple):
+    """What is written beside ``--save-sweep``."""
+
+    save: Path | None
+    html: Path | None
+    csv: Path | None
+
+
+def run(config: ProbeConfig, options: dict[str, Any], files: Files, *, as_json: bool) -> int:
     """Measure, show, write; the exit code."""
     from pathlib import Path as FilePath
 
@@ -123,10 +129,15 @@ def run(
     swept = _measured(config, options)
     if target is not None:
         write_atomically(target, sweep_to_json(swept))
-    if html is not None and swept.points:
+    if files.html is not None and swept.points:
         from qwenhost.report.probe_page import sweep_html
 
-        write_atomically(html, sweep_html(swept).encode())
+        write_atomically(files.html, sweep_html(swept).encode())
+    if files.csv is not None:
+        from qwenhost.report.probe_csv import loads_csv
+
+        write_atomically(files.csv, loads_csv(swept).encode())
+    save = files.save
     if save is not None and swept.found is not None:
         write_atomically(save, measurements_to_json(swept.found.measurements))
     elif save is not None:

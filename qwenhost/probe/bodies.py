@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -47,6 +48,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     tool_choice: ToolChoice | None = None
     anthropic: bool = False
     """For Claude's own API, which refuses fields that it does not know."""
+    extra_body: Mapping[str, Any] = {}
+    """Further fields, merged in last."""
     cache: bool = False
     """Mark the end of the conversation for Claude's prompt cache; others need no mark."""
 
@@ -61,7 +64,17 @@ def request_body(endpoint: Endpoint, ask: Ask) -> bytes:
         body |= {"ignore_eos": True, "min_tokens": ask.max_tokens}
     if ask.thinking is not None and endpoint != "completions" and not ask.anthropic:
         body["chat_template_kwargs"] = {"enable_thinking": ask.thinking}
-    return msgspec.json.encode(body)
+    return msgspec.json.encode(_merged(body, ask.extra_body))
+
+
+def _merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Objects within objects are merged, all else is replaced."""
+    merged = dict(body)
+    for name, value in extra.items():
+        inner = merged.get(name)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        merged[name] = _merged(inner, value) if both else value  # type: ignore[arg-type] # both looked at them
+    return merged
 
 
 def auth_headers(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Slo, TokenStats, Value
 from qwenhost.probe.arrivals import Law
-from qwenhost.probe.bodies import ToolChoice
+from qwenhost.probe.bodies import ToolChoice, auth_headers
 from qwenhost.probe.content import Distribution
 from qwenhost.probe.endpoints import Endpoint
 from qwenhost.probe.spending import Budget
@@ -81,6 +82,10 @@ class ProbeConfig(Value, frozen=True, kw_only=True):
     exact_output: bool | None = None
     """Make the server go on to exactly the wanted length. None: where it is vLLM."""
     temperature: float | None = None
+    extra_headers: tuple[tuple[str, str], ...] = ()
+    """Of every request, beside our own or in place of one. Values may be keys: no recording holds them."""
+    extra_body: Mapping[str, Any] = {}
+    """Fields of every request's body; objects are merged into those that are there."""
     seed: int | None = None
     """Of arrivals, sizes and texts. None draws one, so that no two runs send the same prompts; without
     unique prefixes it is 0."""
@@ -163,6 +168,13 @@ class ProbeConfig(Value, frozen=True, kw_only=True):
     def timed_by_trace(self) -> bool:
         """Whether requests are due when they were recorded."""
         return self.trace is not None and self.rate is None and self.concurrency is None
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Of every request, but for those that frame it."""
+        replaced = {name.lower() for name, _ in self.extra_headers}
+        own = auth_headers(self.endpoint, self.api_key, anthropic=self.anthropic)
+        return [*(pair for pair in own if pair[0].lower() not in replaced), *self.extra_headers]
 
     @property
     def image_count(self) -> int:

@@ -11,7 +11,6 @@ import msgspec
 
 from qwenhost.errors import UnavailableError
 from qwenhost.measurements import Measurements, RequestRecord
-from qwenhost.probe.bodies import auth_headers
 from qwenhost.probe.client import Client
 from qwenhost.probe.clock import new_runner, now
 from qwenhost.probe.counters import counter_deltas, read_counters, summed, with_rates
@@ -172,7 +171,7 @@ class _Running:
         """The counters of each URL; Claude's API has none."""
         if self._config.anthropic:
             return []
-        headers = auth_headers(self._config.endpoint, self._config.api_key)
+        headers = self._config.headers
         return [await read_counters(target, self._selector, headers) for target in self._targets]
 
     def _run(self, head: Head, tail: Tail, traffic: Traffic, prepared: Prepared) -> Run:

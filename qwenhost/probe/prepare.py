@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qwenhost.errors import BadInputError
-from qwenhost.probe.bodies import THINKING_BUDGET, auth_headers
+from qwenhost.probe.bodies import THINKING_BUDGET
 from qwenhost.probe.content import SyntheticPrompts, TextPool, TokenFit
 from qwenhost.probe.course import Capped, Course, Prompts, Singles
 from qwenhost.probe.identify import Identity, Sampler, calibrate, identify, tokens_of_images
@@ -97,7 +97,7 @@ async def prepare(
         BadInputError: it cannot be run, or could cost more than its cap.
         UnavailableError: an endpoint does not answer.
     """
-    headers = auth_headers(config.endpoint, config.api_key, anthropic=config.anthropic)
+    headers = config.headers
     identity = await identify(targets[0], selector, headers, model=config.model, anthropic=config.anthropic)
     for further in targets[1:]:
         await identify(further, selector, headers, model=identity.server.model)

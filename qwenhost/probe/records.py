@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, TypeVar
 import msgspec
 
 from qwenhost.errors import BadInputError
-from qwenhost.files import NOT_JSON
+from qwenhost.files import NOT_JSON, require_schema
 from qwenhost.measurements import Measurements, RequestRecord, Server
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.config import ProbeConfig
@@ -141,8 +141,10 @@ class RecordWriter:
 
 
 def head_of(config: ProbeConfig, **known: Any) -> Head:
-    """The head of a run; the key stays out of it."""
-    return Head(config=msgspec.structs.replace(config, api_key=None), machine=machine(), **known)
+    """The head of a run; the key and the values of extra headers stay out of it."""
+    names = tuple((name, "") for name, _ in config.extra_headers)
+    kept = msgspec.structs.replace(config, api_key=None, extra_headers=names)
+    return Head(config=kept, machine=machine(), **known)
 
 
 def measurements_from(path: Path, slo: Slo | None) -> Measurements:
@@ -198,9 +200,9 @@ def read_recording(path: Path, take: Callable[[RequestRecord], None] | None = No
     try:
         with path.open("rb") as file:
             first = file.readline()
+            version = _decode(path, 1, first, dict[str, Any]).get("schema")
+            require_schema(version, SCHEMA, name=str(path), remedy=_REMEDY)
             head = _decode(path, 1, first, Head)
-            if head.schema != SCHEMA:
-                raise BadInputError(f"{path}: schema is {head.schema!r}, expected {SCHEMA!r}", remedy=_REMEDY)
             return _rest(path, head, file, len(first), take)
     except OSError as error:
         raise BadInputError(f"{path}: {error.strerror}", remedy=_REMEDY) from error

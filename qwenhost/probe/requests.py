@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qwenhost.probe.bodies import Ask, auth_headers, request_body
+from qwenhost.probe.bodies import Ask, request_body
 from qwenhost.probe.endpoints import PATHS
 from qwenhost.probe.images import GeneratedImages, OwnImages, parse_size
 from qwenhost.probe.wire import request_bytes
@@ -47,7 +47,7 @@ class Encoder:
             seed,
         )
         self._cache = cache
-        self._headers = auth_headers(config.endpoint, config.api_key, anthropic=config.anthropic)
+        self._headers = config.headers
         self._image: GeneratedImages | OwnImages | None = None
         if config.image_files:
             self._image = OwnImages(config.image_files)
@@ -69,6 +69,7 @@ class Encoder:
             tools=config.tools,
             tool_choice=config.tool_choice,
             anthropic=config.anthropic,
+            extra_body=config.extra_body,
             cache=self._cache,
         )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qwenhost.measurements import RequestRecord, Server
     from qwenhost.probe.config import ProbeConfig
 
-FREE = frozenset({"api_key", "records", "gpus", "slo"})
+FREE = frozenset({"api_key", "extra_headers", "records", "gpus", "slo"})
 """Settings that a resumed run may have otherwise: they change nothing of what is sent."""
 
 
