@@ -61,8 +61,19 @@ def _keep_examples(command: click.Command) -> click.Command:
     return command
 
 
+class _ReaderGoneError(Exception):
+    """A broken pipe, past Click's own handling, which ends the process with 1."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is used; Click's own pattern."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, and tell a reader that went away (``| head``) from a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of work, not of the alphabet."""
@@ -170,11 +181,31 @@ def run(argv: list[str]) -> int:
         if asked.get("debug"):
             raise
         return _show(error)
-    except BrokenPipeError:
+    except _ReaderGoneError:
         # The reader went away (| head); point stdout elsewhere so that the interpreter's flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        if asked.get("debug"):
+            raise
+        return _fault(error)
     return result if isinstance(result, int) else 0
+
+
+def _fault(error: Exception) -> int:
+    """A mistake of ours, in one sentence that can be reported."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [one for one in frames if f"{os.sep}qwenhost{os.sep}" in one.filename] or frames
+    where = f"{ours[-1].filename.rpartition(f'{os.sep}qwenhost{os.sep}')[2]}:{ours[-1].lineno}"
+    said = " ".join(str(error).split())[:300]
+    return _show(
+        QwenhostError(
+            f"a fault of qwenhost's own: {type(error).__name__}: {said} ({where})",
+            remedy="Nothing was half-written. Run it again as qwenhost --debug ... and report what it prints.",
+        )
+    )
 
 
 def _show(error: QwenhostError) -> int:

@@ -39,7 +39,7 @@ class Outcome:
     def refused(self, *words: str, code: int = 2) -> None:
         """One error with these words on stderr, this exit code, nothing on stdout, no traceback."""
         assert self.code == code, (self.code, self.out, self.err)
-        assert self.err.count("Error: ") == 1, self.err
+        assert sum(line.startswith("Error: ") for line in self.err.splitlines()) == 1, self.err
         assert "Traceback" not in self.err
         assert self.out == ""
         said = " ".join(self.err.split())

@@ -98,9 +98,7 @@ def test_a_plan_changed_by_hand_names_the_key(
     cli("render", path).refused(str(path), says)
 
 
-@pytest.mark.parametrize(
-    "command", [["render", "{}"], ["simulate", "--plan", "{}"], ["compare", "--plan", "{}"]]
-)
+@pytest.mark.parametrize("command", ["render {}", "simulate --plan {}", "compare --plan {}"])
 @pytest.mark.parametrize(
     "option",
     [
