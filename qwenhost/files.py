@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONGEST_NAME: Final = 100
+LARGEST: Final = 1e20
+"""No figure of ours comes near; products of larger ones end in infinity."""
+
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What ``msgspec.json`` raises over bytes from outside; the last where they are nested beyond reason."""
 
@@ -67,15 +71,50 @@ def decode_document(data: bytes, kind: type[T], *, schema: str, name: str, what:
         remedy: how to get a good one.
 
     Raises:
-        BadInputError: not JSON, another schema, or a wrong type; names the key.
+        BadInputError: not JSON, another schema, a wrong type, or a number beyond reason; names the key.
     """
     try:
-        found = msgspec.json.decode(data, type=dict[str, Any]).get("schema")
-        if found != schema:
-            raise BadInputError(f"{name}: schema is {found!r}, expected {schema!r}", remedy=remedy)
-        return msgspec.json.decode(data, type=kind)
+        whole = msgspec.json.decode(data, type=dict[str, Any])
+        require_schema(whole.get("schema"), schema, name=name, remedy=remedy)
+        value = msgspec.json.decode(data, type=kind)
     except NOT_JSON as error:
         raise BadInputError(f"{name}: not {what}: {error}", remedy=remedy) from error
+    if (place := _beyond_reason(whole)) is not None:
+        raise BadInputError(f"{name}: not {what}: number beyond {LARGEST:g} at `${place}`", remedy=remedy)
+    return value
+
+
+def require_schema(found: object, expected: str, *, name: str, remedy: str) -> None:
+    """Refuse a document of another kind or version.
+
+    Raises:
+        BadInputError: says which it is, which is read, and whose version wrote it.
+    """
+    if found == expected:
+        return
+    kind, _, version = expected.partition("/")
+    said = found if isinstance(found, str) and len(found) < _LONGEST_NAME else None
+    of, _, other = (said or "").partition("/")
+    if of == kind and other.isdecimal() and other != version:
+        newer = int(other) > int(version)
+        how = "Update qwenhost, which wrote it in a newer version, or make it again." if newer else ""
+        remedy = f"{how or 'An older qwenhost wrote it: make it again.'} {remedy}"
+    shown = repr(found) if said is not None or found is None else f"a {type(found).__name__}"
+    raise BadInputError(f"{name}: schema is {shown}, expected {expected!r}", remedy=remedy)
+
+
+def _beyond_reason(whole: Any) -> str | None:
+    """Where the first number stands that is too large to calculate with."""
+    waiting: list[tuple[str, Any]] = [("", whole)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [(f"{place}.{key}", one) for key, one in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{place}[{index}]", one) for index, one in enumerate(value)]
+        elif isinstance(value, int | float) and abs(value) > LARGEST:
+            return place
+    return None
 
 
 def read_document(path: Path, kind: type[T], *, schema: str, what: str, remedy: str) -> T:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
 
 from qwenhost.facts import Slo, Value
 from qwenhost.files import encode_document, read_document
@@ -21,21 +23,25 @@ if TYPE_CHECKING:
 SCHEMA = "qwenhost.measurements/1"
 
 
+Instant = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""Seconds of a run; held where records are read, so that no figure drawn from them ends in infinity."""
+
+
 class RequestRecord(Value, frozen=True, kw_only=True):
     """One request's life, in seconds since the run began."""
 
     index: int
-    scheduled_s: float
+    scheduled_s: Instant
     """When it was due; latency counts from here, so queueing in the client is not hidden."""
-    sent_s: float
-    first_byte_s: float | None = None
-    first_token_s: float | None = None
+    sent_s: Instant
+    first_byte_s: Instant | None = None
+    first_token_s: Instant | None = None
     """First streamed token, thinking included."""
-    first_visible_s: float | None = None
+    first_visible_s: Instant | None = None
     """First token after thinking."""
-    last_s: float | None = None
+    last_s: Instant | None = None
     """Last token."""
-    token_times_s: tuple[float, ...] = ()
+    token_times_s: tuple[Instant, ...] = ()
     """Arrival of every streamed chunk that carried tokens."""
     input_tokens: int = 0
     """The server's own count."""

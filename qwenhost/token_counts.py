@@ -10,7 +10,7 @@ import datetime as dt
 import random
 from typing import TYPE_CHECKING, Final, Literal
 
-from qwenhost.facts import Basis, Value
+from qwenhost.facts import Basis, Positive, Value
 from qwenhost.files import encode_document, read_document
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class TokenizerCount(Value, frozen=True, kw_only=True):
 class TokenRatio(Value, frozen=True, kw_only=True):
     """Sonnet's tokens per token of Qwen, over the same requests."""
 
-    value: float
+    value: Positive
     """Ratio of the sums: long requests weigh as much as they cost."""
-    low: float
-    high: float
+    low: Positive
+    high: Positive
     interval: Literal["bootstrap", "range"]
     """``bootstrap``: 95 % over requests; ``range``: of single requests, where they are fewer than ten."""
     requests: int

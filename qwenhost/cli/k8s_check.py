@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,14 +62,21 @@ def _texts(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
         if str(path) == "-":
             yield "stdin", _decoded("stdin", sys.stdin.buffer.read())
             continue
-        inside = [p for p in sorted(path.rglob("*")) if p.suffix in {".yaml", ".yml", ".json"}]
-        for one in inside if path.is_dir() else [path]:
+        for one in _within(path):
             try:
                 yield str(one), _decoded(str(one), one.read_bytes())
             except OSError as error:
                 raise BadInputError(
                     f"{one}: {error.strerror}", remedy="Name files with rendered manifests, or - for stdin."
                 ) from error
+
+
+def _within(path: Path) -> list[Path]:
+    """The manifests of a folder; a name that no folder can have is a file's."""
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            return [one for one in sorted(path.rglob("*")) if one.suffix in {".yaml", ".yml", ".json"}]
+    return [path]
 
 
 def _decoded(name: str, data: bytes) -> str:

@@ -177,10 +177,6 @@ def run(argv: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except QwenhostError as error:
-        if asked.get("debug"):
-            raise
-        return _show(error)
     except _ReaderGoneError:
         # The reader went away (| head); point stdout elsewhere so that the interpreter's flush is quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -188,11 +184,11 @@ def run(argv: list[str]) -> int:
     except Exception as error:
         if asked.get("debug"):
             raise
-        return _fault(error)
+        return _show(error if isinstance(error, QwenhostError) else _fault(error))
     return result if isinstance(result, int) else 0
 
 
-def _fault(error: Exception) -> int:
+def _fault(error: Exception) -> QwenhostError:
     """A mistake of ours, in one sentence that can be reported."""
     import traceback
 
@@ -200,11 +196,9 @@ def _fault(error: Exception) -> int:
     ours = [one for one in frames if f"{os.sep}qwenhost{os.sep}" in one.filename] or frames
     where = f"{ours[-1].filename.rpartition(f'{os.sep}qwenhost{os.sep}')[2]}:{ours[-1].lineno}"
     said = " ".join(str(error).split())[:300]
-    return _show(
-        QwenhostError(
-            f"a fault of qwenhost's own: {type(error).__name__}: {said} ({where})",
-            remedy="Nothing was half-written. Run it again as qwenhost --debug ... and report what it prints.",
-        )
+    return QwenhostError(
+        f"a fault of qwenhost's own: {type(error).__name__}: {said} ({where})",
+        remedy="Run it again with --debug before the command's name, and report what that prints.",
     )
 
 

@@ -19,7 +19,8 @@ from qwenhost.cost.scenario import Scenario
 from qwenhost.cost.self_host_cost import SelfHost
 from qwenhost.cost.sensitivity import SensitivityRow
 from qwenhost.cost.usage import CachePolicy, Usage
-from qwenhost.facts import Value, Workload
+from qwenhost.errors import BadInputError
+from qwenhost.facts import Positive, Value, Workload
 from qwenhost.files import encode_document, read_document
 from qwenhost.measurements import Measurements, Percentiles
 from qwenhost.plan import MemoryBreakdown, SpeedEstimate
@@ -76,7 +77,7 @@ class AssumptionLine(Value, frozen=True, kw_only=True):
 class CurvePoint(Value, frozen=True, kw_only=True):
     """Both bills at one volume, USD per month."""
 
-    requests_per_day: float
+    requests_per_day: Positive
     self_host: float
     self_host_low: float
     """Cheapest GPU price, highest capacity."""
@@ -94,7 +95,7 @@ class HardwareOption(Value, frozen=True, kw_only=True):
     usd_per_gpu_hour: float
     usd_per_month: float
     """Everything, at the volume asked for."""
-    break_even_requests_per_day: float | None
+    break_even_requests_per_day: Positive | None
     min_gpus: int = 1
     basis: Literal["published", "modelled", "assumed"]
     source: str
@@ -245,4 +246,13 @@ def load_comparison(path: Path) -> Comparison:
         BadInputError: missing, unreadable or not a comparison.
     """
     remedy = "Make one with: qwenhost compare --gpus 2xH200 --save comparison.json"
-    return read_document(path, Comparison, schema=SCHEMA, what="a comparison", remedy=remedy)
+    found = read_document(path, Comparison, schema=SCHEMA, what="a comparison", remedy=remedy)
+    days = [found.as_of, *(day for row in found.price_history for day in (row.since, row.until) if day)]
+    for day in days:
+        try:
+            dt.date.fromisoformat(day)
+        except ValueError as error:
+            raise BadInputError(f"{path}: not a comparison: {day!r} is no date", remedy=remedy) from error
+    if not found.api:
+        raise BadInputError(f"{path}: not a comparison: `$.api` names no price", remedy=remedy)
+    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qwenhost.cost.break_even import break_even
 from qwenhost.cost.figures import FigureBasis
-from qwenhost.facts import Value
+from qwenhost.facts import Positive, Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,9 @@ class SensitivityRow(Value, frozen=True, kw_only=True):
     high: float
     basis: FigureBasis
     source: str
-    break_even_at_low: float | None
+    break_even_at_low: Positive | None
     """Requests per day; None = no break-even there."""
-    break_even_at_high: float | None
+    break_even_at_high: Positive | None
     saving_at_low: float
     """USD per month saved by self-hosting at the volume asked for; negative = the API is cheaper."""
     saving_at_high: float

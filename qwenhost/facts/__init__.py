@@ -16,7 +16,7 @@ from qwenhost.facts.api_prices import (
     TokenizerRatio,
     TokenRates,
 )
-from qwenhost.facts.base import Basis, Source, Value
+from qwenhost.facts.base import AtLeastOne, Basis, Positive, Source, Value
 from qwenhost.facts.calibrations import Calibration, KernelConstants
 from qwenhost.facts.catalog import Catalog
 from qwenhost.facts.checkpoints import Checkpoint, QualityNote, Sharding, WeightFormat, WeightPart
@@ -31,6 +31,7 @@ __all__ = [
     "ApiPrice",
     "Architecture",
     "Assumption",
+    "AtLeastOne",
     "Basis",
     "BenchmarkScore",
     "CacheRules",
@@ -45,6 +46,7 @@ __all__ = [
     "KernelConstants",
     "ModuleGroup",
     "OwnedGpu",
+    "Positive",
     "QualityNote",
     "RateLimit",
     "RatePeriod",

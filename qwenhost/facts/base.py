@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -25,3 +25,7 @@ class Source(Value, frozen=True, kw_only=True):
 
 
 Basis = Literal["measured", "modelled", "assumed"]
+
+# Of what is divided by: held where a document is read, since a file may hold anything.
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]

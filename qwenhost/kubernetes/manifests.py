@@ -183,6 +183,11 @@ def read_manifests(text: str, file: str) -> tuple[list[Manifest], list[Finding]]
                     f"{file}:{node.start_mark.line + 1}: not a Kubernetes object: it has no kind",
                     remedy="Give rendered manifests: helm template k8s/chart | qwenhost k8s check -",
                 )
+            if not _is_text(body):
+                raise BadInputError(
+                    f"{file}:{node.start_mark.line + 1}: a text holds half of a surrogate pair",
+                    remedy="Write the character itself, or both halves of the escape.",
+                )
             whole = Manifest(file, body, lines)
             findings += [_twice(whole, path, line) for path, line in twice]
             manifests += _unfolded(whole)
@@ -197,6 +202,20 @@ def read_manifests(text: str, file: str) -> tuple[list[Manifest], list[Finding]]
             f"{file}{where}: not YAML: {problem}", remedy="Give rendered manifests, not chart templates."
         ) from error
     return manifests, findings
+
+
+def _is_text(body: Any) -> bool:
+    """Whether every text can be written as UTF-8; an escape may name half of a surrogate pair."""
+    waiting, walked = [body], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                return False
+        elif isinstance(value, dict | list) and id(value) not in walked:
+            walked.add(id(value))
+            waiting += [*value, *value.values()] if isinstance(value, dict) else value
+    return True
 
 
 class _Loader(yaml.SafeLoader):

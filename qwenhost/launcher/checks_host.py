@@ -49,8 +49,9 @@ def check_port(host: str, port: int, *, flag: str = "--port", name: str = "port"
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            detail = f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0).lower()}"
+        except (OSError, TypeError) as error:  # TypeError: no host can have this name
+            said = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not a name of a host"
+            detail = f"cannot listen on {host}:{port}: {said.lower()}"
             remedy = f"Choose another {flag}, or end {_holder(port)}."
             return Check(name=name, status="fail", detail=detail, remedy=remedy)
     return Check(name=name, status="ok", detail=f"{host}:{port} is free")

@@ -13,12 +13,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
-from qwenhost.files import NOT_JSON, write_atomically
+from qwenhost.files import decode_document, write_atomically
 from qwenhost.launcher.failures import Failure
 from qwenhost.launcher.phases import LogFigures
 
@@ -121,6 +122,10 @@ class ServiceHome:
         self.path = root / name
 
     @property
+    def _remedy(self) -> str:
+        return f"Remove {self.path} if no such service runs."
+
+    @property
     def state_file(self) -> Path:
         """``state.json``."""
         return self.path / "state.json"
@@ -170,14 +175,22 @@ class ServiceHome:
             BadInputError: the file is not a state.
         """
         try:
-            return msgspec.json.decode(self.state_file.read_bytes(), type=ServiceState)
+            data = self.state_file.read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, *NOT_JSON) as error:
+        except OSError as error:
+            raise BadInputError(f"{self.state_file}: {error.strerror}", remedy=self._remedy) from error
+        what = "a service state"
+        state = decode_document(
+            data, ServiceState, schema=SCHEMA, name=str(self.state_file), what=what, remedy=self._remedy
+        )
+        try:
+            urlsplit(state.base_url).port  # noqa: B018 - it raises
+        except ValueError as error:
             raise BadInputError(
-                f"{self.state_file}: not a service state: {error}",
-                remedy=f"Remove {self.path} if no such service runs.",
+                f"{self.state_file}: not {what}: {error} at `$.base_url`", remedy=self._remedy
             ) from error
+        return state
 
     def is_running(self) -> bool:
         """Whether a supervisor holds the lock."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from qwenhost.facts import Value
+from qwenhost.facts import AtLeastOne, Value
 
 DEFAULT_VLLM_VERSION = "0.33.0"
 
@@ -32,13 +32,13 @@ LORA_MODULES: Mapping[str, tuple[str, ...]] = {
 class Parallelism(Value, frozen=True, kw_only=True):
     """How one engine is spread over GPUs, in vLLM's names."""
 
-    tensor_parallel_size: int = 1
-    pipeline_parallel_size: int = 1
-    data_parallel_size: int = 1
+    tensor_parallel_size: AtLeastOne = 1
+    pipeline_parallel_size: AtLeastOne = 1
+    data_parallel_size: AtLeastOne = 1
     enable_expert_parallel: bool = False
-    decode_context_parallel_size: int = 1
+    decode_context_parallel_size: AtLeastOne = 1
     """Tensor parallel ranks that hold different tokens instead of copies of one KV head."""
-    replicas: int = 1
+    replicas: AtLeastOne = 1
     """Engines of this layout on the node, each on GPUs and a port of its own, behind a router."""
 
     @property

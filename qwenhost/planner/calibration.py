@@ -248,7 +248,8 @@ def _errors(
     for index, run in enumerate(runs):
         blind = problem.predictions([run], without[run.name])[0] if run.name in without else None
         known = fitted_figures(run)
-        if run.measured.load.kind == "closed":  # an open loop's rate is what was offered
+        closed = run.measured.load.kind == "closed"  # an open loop's rate is what was offered
+        if closed and run.measured.output_tokens_per_s > 0:
             known["output_tokens_per_s"] = run.measured.output_tokens_per_s
         for figure, value in known.items():
             yield RunError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -35,6 +35,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
+_OF_PATHS: Final = "/%:@!$&'()*+,;=~"
+"""What stands in a path as it is; RFC 3986."""
+
+
 def parse_url(url: str) -> Target:
     """``http://host:8000``, with or without ``/v1``, as a target.
 
@@ -45,15 +49,17 @@ def parse_url(url: str) -> Target:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
+        host = parts.hostname or ""
+        host = host if host.isascii() else host.encode("idna").decode()
     except ValueError as error:
         raise BadInputError(f"{url!r} is not a URL: {error}", remedy=remedy) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not host:
         raise BadInputError(f"{url!r} is not an http or https URL", remedy=remedy)
     if parts.username or parts.query or parts.fragment:
         raise BadInputError(f"{url!r}: only scheme, host, port and path are expected", remedy=remedy)
     tls = parts.scheme == "https"
-    prefix = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return Target(host=parts.hostname, port=port or (443 if tls else 80), tls=tls, prefix=prefix)
+    prefix = quote(parts.path, safe=_OF_PATHS).rstrip("/").removesuffix("/v1").rstrip("/")
+    return Target(host=host, port=port or (443 if tls else 80), tls=tls, prefix=prefix)
 
 
 def request_bytes(

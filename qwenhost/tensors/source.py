@@ -73,7 +73,11 @@ class _Folder:
     """Files of a checkpoint on disk."""
 
     def __init__(self, folder: Path, *, ref: str | None = None, revision: str | None = None) -> None:
-        if not folder.is_dir():
+        try:
+            is_folder = folder.is_dir()
+        except OSError:  # a name too long for any
+            is_folder = False
+        if not is_folder:
             raise BadInputError(f"{folder}: no such folder", remedy="Name an existing checkpoint folder.")
         self._folder = folder
         self.ref = ref or str(folder.absolute())
