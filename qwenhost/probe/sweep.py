@@ -137,7 +137,7 @@ def find_limit(config: ProbeConfig, plan: Plan, *, measure: Measure) -> Sweep:
     if slo is None or not _has_limits(slo):
         raise BadInputError("there is no SLO to keep", remedy="Give --slo-ttft-ms or --slo-tpot-ms.")
     began = time.monotonic()
-    bench = _Bench(config, plan.axis, _rule(slo, plan.confidence), measure)
+    bench = _Bench(config, plan.axis, _rule(slo, plan.confidence), measure, _queue_shows_s(slo, plan))
     search = Search(
         start=min(plan.start or bench.one_at_a_time(), plan.most), whole=plan.axis == "concurrency",
         tolerance=plan.tolerance, most=plan.most,
@@ -177,8 +177,10 @@ class _Tally:
 class _Bench:
     """Makes the runs and keeps the evidence."""
 
-    def __init__(self, config: ProbeConfig, axis: Axis, rule: Rule, measure: Measure) -> None:
-        self.rule = rule
+    def __init__(
+        self, config: ProbeConfig, axis: Axis, rule: Rule, measure: Measure, open_loop_s: float = 0.0
+    ) -> None:
+        self.rule, self._open_loop_s = rule, open_loop_s
         self.interrupted = False
         self._config, self._axis, self._measure = config, axis, measure
         self._tallies: dict[float, _Tally] = {}
@@ -254,7 +256,8 @@ class _Bench:
         """Requests of a run: those to be judged and those that fill the server first."""
         if self._axis == "concurrency":
             return judged_requests + int(at)
-        return math.ceil(max(judged_requests + at * self._e2e_s, _SETTLED_E2ES * at * self._e2e_s))
+        settled_s = max(_SETTLED_E2ES * self._e2e_s, self._open_loop_s)
+        return math.ceil(max(judged_requests + at * self._e2e_s, at * settled_s))
 
     def _seconds(self, at: float, count: int) -> float:
         """About how long that takes; longer where the server is overloaded."""
@@ -288,6 +291,14 @@ def _rule(slo: Slo, confidence: float) -> Rule:
             remedy="Name a percentile below 100 in the workload's slo.",
         )
     return Rule(required=slo.percentile / 100, confidence=confidence)
+
+
+def _queue_shows_s(slo: Slo, plan: Plan) -> float:
+    """How long an overload by twice the tolerance must last until half of a run's requests miss their TTFT.
+
+    A rate of 1 + x times what the server can do makes those who come after t seconds wait x t.
+    """
+    return 0.0 if slo.ttft_ms is None or plan.axis != "rate" else slo.ttft_ms / 1000 / plan.tolerance
 
 
 def _has_limits(slo: Slo | None) -> bool:
