@@ -17,14 +17,17 @@ from qwenhost.cli.main import COMMANDS, cli
 from qwenhost.cost.advice import Advice
 from qwenhost.cost.comparison import Comparison
 from qwenhost.cost.quote import Quote
+from qwenhost.facts import Basis
 from qwenhost.launcher.state import ServiceState
 from qwenhost.measurements import Measurements
 from qwenhost.node import Node
 from qwenhost.plan import Plan
+from qwenhost.planner.calibration import RunError, Scale
 from qwenhost.planner.check import Launch
 from qwenhost.planner.differences import Difference
 from qwenhost.probe.sweep import Sweep
 from qwenhost.profiles.sheet import ROW_TYPES, id_keys
+from qwenhost.simulate.fleet_rate import RateSearch
 from qwenhost.simulate.fleet_result import FleetRun
 from qwenhost.simulate.fleet_search import FleetSearch
 from qwenhost.simulate.virtual import Simulation
@@ -51,7 +54,41 @@ DOCUMENTS: dict[str, tuple[type, str]] = {
     "qwenhost.service/1": (ServiceState, "`status --json`, `state.json`"),
     "qwenhost.tune/1": (TuneState, "`tune --json`, `tune-out/state.json`"),
 }
-CHECK = {"log": str, "node": str, "launch": Launch, "differences": tuple[Difference, ...]}
+RATES = {"simulated": bool, "basis": Basis, "engine": str, "gpus": str, "workload": str, "seed": int}
+# Of documents that a command puts together: (what it is, who prints it, types by key).
+COMPOSED: dict[str, tuple[str, str, Mapping[str, Any]]] = {
+    "qwenhost.check/1": (
+        "A start-up log against the prediction for its flags.", "`plan --check LOG --json`",
+        {"log": str, "node": str, "launch": Launch, "differences": tuple[Difference, ...]},
+    ),
+    "qwenhost.rate_search/1": (
+        "The highest rate at which one replica keeps the SLO.", "`simulate --slo ... --json`",
+        RATES | {"search": RateSearch},
+    ),
+    "qwenhost.render/1": (
+        "A plan in another form.", "`render --json`",
+        {"format": str, "vllm_version": str, "vllm_argv": tuple[str, ...], "vllm_env": dict[str, str],
+         "text": str},
+    ),
+    "qwenhost.calibration/1": (
+        "What runs taught the speed model.", "`calibrate --json`",
+        {"id": str, "gpu": str, "vllm_version": str, "runs": tuple[str, ...], "scales": tuple[Scale, ...],
+         "errors": tuple[RunError, ...], "band": dict[str, float], "warnings": tuple[str, ...],
+         "path": str | None, "dry_run": bool},
+    ),
+    "qwenhost.completion/1": (
+        "What makes a shell complete commands.", "`completion SHELL --json`", {"shell": str, "script": str},
+    ),
+    "qwenhost.k8s-plan/1": (
+        "Plans for a cluster's kinds of GPUs, and the chart's values.", "`k8s plan --json`",
+        {"pools": tuple[dict[str, Any], ...], "unfit": tuple[dict[str, str], ...],
+         "refused": tuple[dict[str, Any], ...], "values": str},
+    ),
+    "qwenhost.k8s-check/1": (
+        "What is wrong with manifests.", "`k8s check --json`",
+        {"objects": int, "errors": int, "warnings": int, "findings": tuple[dict[str, Any], ...]},
+    ),
+}  # fmt: skip
 
 
 def commands() -> str:
@@ -109,11 +146,9 @@ def documents() -> dict[str, str]:
         (schema,), components = msgspec.json.schema_components([type_], ref_template="#/$defs/{name}")
         made[_file(name)] = _json({"title": name, **schema, "$defs": components})
         rows.append(f"| [`{name}`]({_file(name)}) | {printed} | {_text(components[type_.__name__])} |")
-    made[_file("qwenhost.check/1")] = _json(_check_schema())
-    rows.append(
-        f"| [`qwenhost.check/1`]({_file('qwenhost.check/1')}) | `plan --check LOG --json` "
-        "| A start-up log against the prediction for its flags. |"
-    )
+    for name, (what, printed, keys) in COMPOSED.items():
+        made[_file(name)] = _json(_composed(name, keys))
+        rows.append(f"| [`{name}`]({_file(name)}) | {printed} | {what} |")
     made["json.md"] = "\n".join(
         (
             "# JSON documents", "",
@@ -127,14 +162,15 @@ def documents() -> dict[str, str]:
     return made
 
 
-def _check_schema() -> dict[str, Any]:
-    shapes, components = msgspec.json.schema_components(CHECK.values(), ref_template="#/$defs/{name}")
-    components["Difference"]["properties"]["relative"] = {"type": "number"}
+def _composed(name: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    shapes, components = msgspec.json.schema_components(keys.values(), ref_template="#/$defs/{name}")
+    if "Difference" in components:  # a property that is printed as well
+        components["Difference"]["properties"]["relative"] = {"type": "number"}
     return {
-        "title": "qwenhost.check/1",
+        "title": name,
         "type": "object",
-        "properties": {"schema": {"const": "qwenhost.check/1"}, **dict(zip(CHECK, shapes, strict=True))},
-        "required": ["schema", *CHECK],
+        "properties": {"schema": {"const": name}, **dict(zip(keys, shapes, strict=True))},
+        "required": ["schema", *keys],
         "$defs": components,
     }
 
