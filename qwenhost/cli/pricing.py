@@ -40,7 +40,9 @@ def plan_and_workload(
     from qwenhost.cli.plan_file import LOADED, saved_plan
     from qwenhost.cli.simulation_setup import workload_of
 
-    plan = saved_plan(plan_file, also=() if options.get("engine") else LOADED)
+    # Only a run made now has a load and is judged by a limit.
+    idle = () if options.get("engine") else LOADED | {"slo_ttft_ms", "slo_tpot_ms"}
+    plan = saved_plan(plan_file, also=idle)
     named = options.get("usage_file") or _asked(ctx, "workload")
     return plan, workload_of(known, plan, options if named else {**options, "workload": None})
 

@@ -53,7 +53,7 @@ def _print_table(states: list[ServiceState]) -> None:
         table.add_row(
             state.name,
             f"[{colour}]{state.status}[/]",
-            state.progress,
+            escape(state.progress),
             str(state.restarts),
             state.base_url,
             escape(state.label),
@@ -64,7 +64,8 @@ def _print_table(states: list[ServiceState]) -> None:
 def _print_details(state: ServiceState) -> None:
     from qwenhost.launcher.deviation import describe
 
-    click.echo(f"started {state.started_at}, ready after {state.ready_s} s" if state.ready_s else "")
+    ready = "not ready yet" if state.ready_s is None else f"ready after {state.ready_s} s"
+    click.echo(f"started {state.started_at}, {ready}")
     if (expected := state.expected) is not None:
         span = (
             f"{expected.low_s:g} to {expected.high_s:g} s"
