@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from live_engine import LiveEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,3 +89,33 @@ def engine() -> Iterator[EngineProcess]:
     process = EngineProcess(thinking_share=0.5, step_ms=4.0)
     yield process
     process.end()
+
+
+@pytest.fixture(scope="session")
+def live() -> Iterator[LiveEngine]:
+    """In this process, for tests that leave it as it was; half of each answer is thinking."""
+    engine = LiveEngine(thinking_share=0.5)
+    yield engine
+    engine.end()
+
+
+@pytest.fixture(scope="session")
+def plain() -> Iterator[LiveEngine]:
+    """As ``live``, but it never thinks."""
+    engine = LiveEngine()
+    yield engine
+    engine.end()
+
+
+@pytest.fixture
+def start_live() -> Iterator[Callable[..., LiveEngine]]:
+    """Start engines with options, in this process; they end with the test."""
+    started: list[LiveEngine] = []
+
+    def start(**options: Any) -> LiveEngine:
+        started.append(LiveEngine(**options))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        engine.end()
