@@ -223,7 +223,10 @@ async def calibrate(
     ):
         counts: list[tuple[int, int]] = []
         for words, text in samples:
-            tokens = await count_of(Ask(model=model, prompt=text, max_tokens=1, thinking=thinking))
+            ask = Ask(
+                model=model, prompt=text, max_tokens=1, thinking=thinking, anthropic=sampler.anthropic
+            )  # fmt: skip
+            tokens = await count_of(ask)
             if not tokens:
                 break
             counts.append((words, tokens))
