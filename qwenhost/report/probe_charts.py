@@ -137,7 +137,7 @@ def _series(
 def _limits(slo: Slo | None) -> list[tuple[str, float]]:
     if slo is None:
         return []
-    pairs = (("limit, first token", slo.ttft_ms), ("limit, per token", slo.tpot_ms))
+    pairs = (("TTFT limit", slo.ttft_ms), ("TPOT limit", slo.tpot_ms))
     return [(label, limit) for label, limit in pairs if limit]
 
 
@@ -151,7 +151,9 @@ def _plot(
     narrow = width < NARROW
     height, left = (250, 54) if narrow else (290, 62)
     right = 12 if legend else 112 if narrow else 124
-    bottom, head = height - 46, (50 if narrow else 34) if legend else 14
+    drawn = [line for line in lines if line.points]
+    rows = -(-(len(drawn) + bool(upright)) // (2 if narrow else 5)) if legend else 0
+    bottom, head = height - 46, 16 + 18 * rows if legend else 14
     canvas = Canvas(width, height)
     x = Scale(x.low, x.high, left, width - right, log=x.log)
     values = [value for line in lines for _, value in line.points] + [limit for _, limit in limits]
@@ -165,36 +167,41 @@ def _plot(
         canvas.text((left - 7, y(tick) + 4), say_y(tick), "tick", "end")
     bottom_axis(canvas, x, bottom, top=head, words=say_x, wanted=4 if narrow else 7)
     canvas.text(((left + width - right) / 2, height - 8), x_label, "axis", "middle")
-    for label, limit in limits:
+    for _, limit in limits:
         canvas.line((left, y(limit)), (width - right, y(limit)), "limit")
-        canvas.text((left + 4, y(limit) - 5), f"{label} {words.milliseconds(limit)}", "tick warn")
     for _, limit in upright:
         canvas.line((x.clamp(limit), head), (x.clamp(limit), bottom), "limit")
-    drawn = [line for line in lines if line.points]
     for line in drawn:
         path = [(x.clamp(at), y.clamp(value)) for at, value in line.points]
         canvas.path(path, f"curve {line.css}", tip=line.label)
         for (at, height_at), (load, value) in zip(path, line.points, strict=True):
             if dots or len(path) == 1:
                 canvas.dot((at, height_at), 3, f"dot {line.css}", tip=f"{say_x(load)}: {say_y(value)}")
-    _label(canvas, drawn, y, (left, width - right), legend=legend)
+    labels = [(line.label, f"label {line.css}", y.clamp(line.points[-1][1])) for line in drawn]
+    if legend:
+        _legend(canvas, [*labels, *([("limits", "label warn", 0.0)] if upright else [])], left)
+    else:
+        labels += [(_said(label, limit), "tick warn", y(limit)) for label, limit in limits]
+        _label(canvas, labels, y, width - right)
     said = "; ".join(f"{line.label} {say_y(line.points[-1][1])} at the end" for line in drawn)
     return canvas.markup(f"{name[0]}-{width}", name[1], said or "nothing to draw")
 
 
-def _label(
-    canvas: Canvas, drawn: Sequence[Line], y: Scale, edges: tuple[float, float], *, legend: bool
-) -> None:
-    left, right = edges
-    if legend:  # Above, where curves end together.
-        in_row = 2 if canvas.width < NARROW else 4
-        for index, line in enumerate(drawn):
-            row, column = divmod(index, in_row)
-            at = (left + column * (right - left) / in_row, 16 + 18 * row)
-            canvas.text(at, line.label, f"label {line.css}")
-        return
-    places = spread_labels(
-        [y.clamp(line.points[-1][1]) for line in drawn], 16, min(y.start, y.end) + 4, max(y.start, y.end) - 2
-    )
-    for line, height in zip(drawn, places, strict=True):
-        canvas.text((right + 8, height + 4), line.label, f"label {line.css}")
+def _said(label: str, limit: float) -> str:
+    return f"{label} {words.milliseconds(limit)}"
+
+
+def _legend(canvas: Canvas, labels: Sequence[tuple[str, str, float]], left: float) -> None:
+    """Above, where curves end together."""
+    in_row = 2 if canvas.width < NARROW else 5
+    for index, (text, css, _) in enumerate(labels):
+        row, column = divmod(index, in_row)
+        canvas.text((left + column * (canvas.width - 12 - left) / in_row, 16 + 18 * row), text, css)
+
+
+def _label(canvas: Canvas, labels: Sequence[tuple[str, str, float]], y: Scale, right: float) -> None:
+    """Beside the ends of curves and limits, moved apart where they meet."""
+    lowest, highest = min(y.start, y.end) + 4, max(y.start, y.end) - 2
+    places = spread_labels([height for _, _, height in labels], 16, lowest, highest)
+    for (text, css, _), height in zip(labels, places, strict=True):
+        canvas.text((right + 8, height + 4), text, css)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from qwenhost.probe.results import Run, measurements_of
 from qwenhost.probe.store import store_of
 from qwenhost.probe.sweep import Point, Sweep
 from qwenhost.probe.timeline import cumulative, timeline
+from qwenhost.report.page import PHONE, WIDE, asset
+from qwenhost.report.probe_charts import distributions, latency_over_time
 from qwenhost.report.probe_page import run_html, sweep_html
 
 SLO = Slo(ttft_ms=150)
@@ -113,3 +116,34 @@ def test_the_page_of_a_sweep_has_every_load() -> None:
     assert "2 of 2 loads measured" in page
     assert page.count("<svg") == 4
     assert page.count(">undecided<") == 2
+
+
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+def test_labels_beside_curves_and_limits_do_not_meet(width: int) -> None:
+    """Two limits and two curves within five percent of one another: their names stand 15 pixels apart."""
+    close = [record(i, first_token_s=i + 0.1 + 0.002 * (i % 2)) for i in range(40)]
+    drawn = latency_over_time((timeline(close, None), Slo(ttft_ms=101, tpot_ms=100)), width)
+    found = re.findall(
+        r'<text x="([\d.]+)" y="([\d.]+)" text-anchor="start" class="(label \w+|tick warn)"', drawn
+    )
+    heights = sorted(float(y) for x, y, _ in found)
+    assert len(heights) == 5  # Three curves, two limits.
+    assert len({x for x, _, _ in found}) == 1
+    assert all(b - a >= 15 for a, b in pairwise(heights))
+    assert "TTFT limit 101 ms" in drawn
+    assert "TPOT limit 100 ms" in drawn
+
+
+def test_every_colour_of_a_curve_is_one_of_a_dot() -> None:
+    """Else a dot is black, and unseen on a dark page."""
+    style = asset("report.css")
+    for css in ("self", "base", "hosted", "other"):
+        assert f"svg .dot.{css} " in style
+        assert f"svg .curve.{css}" in style
+
+
+def test_the_distributions_name_their_limits() -> None:
+    """In the legend, below the head of the page and above the grid; not where there are none."""
+    with_limits, without = (distributions((RECORDS, slo), WIDE) for slo in (SLO, None))
+    assert ">limits</text>" in with_limits
+    assert ">limits</text>" not in without
