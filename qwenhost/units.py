@@ -39,6 +39,8 @@ def format_bytes(n_bytes: float) -> str:
 def format_usd(usd: float) -> str:
     """Dollars with as many decimals as the size needs: ``$5,825``, ``$3.99``, ``$0.0788``."""
     size = abs(usd)
+    if usd < 0:
+        return f"-{format_usd(size)}"
     if size >= 1000:
         return f"${usd:,.0f}"
     if size >= 1:

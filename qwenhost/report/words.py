@@ -17,7 +17,8 @@ def usd(value: float | None) -> str:
     if value is None:
         return DASH
     if value and abs(value) < 0.01:
-        return f"${value:.{2 - math.floor(math.log10(abs(value)))}f}"
+        sign = "-" if value < 0 else ""
+        return f"{sign}${abs(value):.{2 - math.floor(math.log10(abs(value)))}f}"
     return format_usd(value)
 
 
