@@ -493,7 +493,7 @@ def test_the_text_is_english_enough_to_be_tokens_of_words() -> None:
 )
 @settings(max_examples=80)
 def test_session_sizes_are_as_they_say_or_refused(mean: int, out: int, turns: int, hit: float) -> None:
-    """Prompts average to the mean, the share seen before is what is stated; else what is possible is named."""
+    """Prompts average to the mean, the share seen before is as stated; else what is possible is named."""
     refused, found = "", None
     try:
         found = session_sizes(mean, out, turns, hit)
