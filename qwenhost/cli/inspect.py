@@ -66,6 +66,8 @@ def _blocks(machine: Node) -> Iterator[RenderableType]:
     if machine.links:
         yield "\nLinks (NV = NVLink and how many, otherwise the PCIe path)"
         yield _link_table(machine)
+    elif machine.origin == "described" and machine.gpu_count > 1:
+        yield f"\nInterconnect: {machine.interconnect}"
     if any(gpu.processes for gpu in machine.gpus):
         yield "\nProcesses on the GPUs"
         yield _process_table(machine)

@@ -52,7 +52,8 @@ def _exactly(kind: str, row: Any, wanted: str) -> bool:
 
 def _loosely(kind: str, row: Any, wanted: str) -> bool:
     names = (row_id(kind, row), getattr(row, "name", ""), *getattr(row, "aliases", ()))
-    return normalise_gpu_name(wanted) in {normalise_gpu_name(name) for name in names}
+    asked = normalise_gpu_name(wanted)
+    return bool(asked) and asked in {normalise_gpu_name(name) for name in names}
 
 
 def derived(catalog: Catalog, row: Any) -> dict[str, Any]:
