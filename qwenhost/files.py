@@ -27,15 +27,24 @@ NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
     """Write to a temporary file beside ``path``, fsync, rename.
 
+    A link keeps pointing where it does, and what is no file (``/dev/stdout``, a pipe) is written to: a rename
+    would put a file in its place, for root even in that of ``/dev/null``.
+
     Raises:
         BadInputError: the folder does not exist or may not be written.
     """
     content = data.encode() if isinstance(data, str) else data
     try:
+        if path.is_symlink() or path.exists():
+            path = path.resolve(strict=path.exists())
+            if not path.is_dir() and path.exists() and not path.is_file():
+                path.write_bytes(content)
+                return
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        said = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
         raise BadInputError(
-            f"{path}: cannot write: {error.strerror}", remedy="Name a file in a folder you may write to."
+            f"{path}: cannot write: {said}", remedy="Name a file in a folder you may write to."
         ) from error
     try:
         with os.fdopen(handle, "wb") as file:

@@ -30,7 +30,7 @@ Instant = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 class RequestRecord(Value, frozen=True, kw_only=True):
     """One request's life, in seconds since the run began."""
 
-    index: int
+    index: Annotated[int, msgspec.Meta(ge=0, lt=10**9)]
     scheduled_s: Instant
     """When it was due; latency counts from here, so queueing in the client is not hidden."""
     sent_s: Instant

@@ -71,7 +71,7 @@ _SELF_HOST_OPTIONS = (
     click.option(
         "--requests-per-day", "--volume", type=FloatRange(0, min_open=True), help="Volume to price."
     ),
-    click.option("--staff-fte", type=FloatRange(0), help="People who run it, in full-time jobs."),
+    click.option("--staff-fte", type=FloatRange(0, 1e6), help="People who run it, in full-time jobs."),
     click.option("--spare-nodes", type=click.IntRange(0), help="Idle nodes for failures and upgrades."),
     click.option(
         "--mean-over-peak",

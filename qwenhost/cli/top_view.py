@@ -146,7 +146,13 @@ class Watch:
         from qwenhost.launcher.health import Endpoint
 
         state = self._state()
-        endpoint = Endpoint(state.base_url, self._api_key, ssl_certfile=state.ssl_certfile)
+        try:
+            endpoint = Endpoint(state.base_url, self._api_key, ssl_certfile=state.ssl_certfile)
+        except OSError as error:
+            raise UnavailableError(
+                f"{state.ssl_certfile}: {error.strerror or error}",
+                remedy="It is the certificate that the service was started with; put it back.",
+            ) from error
         try:
             status, body = endpoint.get("/metrics", timeout_s=10.0)
         except (OSError, http.client.HTTPException) as error:
