@@ -129,7 +129,7 @@ def test_a_load_of_another_checkpoint_teaches_nothing() -> None:
 
 
 def test_defaults_follow_version_and_gpu() -> None:
-    """0.33 gives a GB10 the small tier, 0.32 the large one; 0.19 asks for 0.9 and leaves graphs out."""
+    """A GB10 has the small tier from 0.20 on, as an A100; 0.19 asks for 0.9 and leaves graphs out."""
     catalog = load_catalog([])
 
     def settings(gpu: str, version: str) -> tuple[int, int, float]:
@@ -139,7 +139,8 @@ def test_defaults_follow_version_and_gpu() -> None:
         )  # fmt: skip
 
     assert settings("1xGB10", "0.33.0") == (2048, 256, 0.92)
-    assert settings("1xGB10", "0.32.0") == (8192, 1024, 0.92)
+    assert settings("1xGB10", "0.32.0") == (2048, 256, 0.92)
+    assert settings("1xGB10", "0.19.0") == (8192, 1024, 0.9)
     assert settings("1xH100", "0.19.0") == (8192, 1024, 0.9)
     assert settings("1xB200", "0.33.0") == (16384, 1024, 0.92)
     assert settings("1xA100", "0.33.0") == (2048, 256, 0.92)
