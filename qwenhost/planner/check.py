@@ -37,7 +37,10 @@ OLD_DEFAULT_UTILIZATION: Final = 0.9
 SMALL_TIER: Final = (2048, 256)
 LARGE_TIER: Final = (8192, 1024)
 LARGEST_TIER: Final = (16384, 1024)
-FIRST_WITH_SMALL_GB10: Final = (0, 33)
+FIRST_WITH_SMALL_GB10: Final = (0, 20)
+"""The code says so from vLLM 0.33 on. Before, NVML could not tell a GB10's memory, which came to the same
+(github.com/vllm-project/vllm/pull/57378); but logs of 0.19 start with blocks wider than 2,048 tokens, which
+that release refuses in the small tier."""
 
 
 class Launch(Value, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from qwenhost.planner.cache import (
 )
 from qwenhost.planner.experts import DistinctExperts
 from qwenhost.planner.links import Collective
+from qwenhost.planner.rules import experts_run_on_marlin
 from qwenhost.planner.tally import Kernel, Stack, StepCost, Tally, positive
 
 if TYPE_CHECKING:
@@ -170,6 +171,9 @@ class StepModel:
         expert_bytes = arch.expert_parameters * self._formats[group].bytes_per_parameter
         name, peak = self._kernel_class(self._formats[group], "moe")
         constants = self._constants.kernel(name)
+        efficiency = constants.flops_efficiency
+        if experts_run_on_marlin(self._formats[group].compute, self._spec):  # a weight-only kernel
+            peak, efficiency = self._spec.bf16_flops, self._constants.kernel("moe_int4").flops_efficiency
         return Kernel(
             launch_s=layers * constants.t0_s,
             weight_bytes=layers * expert_bytes / self._ranks,  # of one expert, every layer
@@ -177,7 +181,7 @@ class StepModel:
             bytes_per_token=layers * MOE_ACTIVATION_BYTES * arch.hidden_size * arch.num_experts_per_tok,
             flops_per_token=layers * 2 * arch.num_experts_per_tok * arch.expert_parameters / self._ranks,
             bytes_per_s=self._spec.hbm_bytes_per_s * constants.bandwidth_efficiency,
-            flops_per_s=peak * constants.flops_efficiency,
+            flops_per_s=peak * efficiency,
             peak_flops=peak,
         )
 

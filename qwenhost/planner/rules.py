@@ -156,6 +156,11 @@ class KernelChoice(NamedTuple):
     notes: tuple[str, ...]
 
 
+def experts_run_on_marlin(expert_compute: str, spec: GpuSpec) -> bool:
+    """Whether routed experts with FP4 arithmetic of their own run on Marlin, which computes in BF16."""
+    return expert_compute == "fp4" and spec.compute_capability >= 12.0
+
+
 def kernel_choice(
     checkpoint: Checkpoint, expert_compute: str, spec: GpuSpec, *, expert_parallel: bool = False
 ) -> KernelChoice:
@@ -179,7 +184,7 @@ def kernel_choice(
     if expert_compute == "fp8" and capability >= 12.0:
         env["VLLM_USE_DEEP_GEMM"] = "0"
         notes.append(f"DeepGEMM is off: it is wrong or absent on SM120 ({FP8_ON_SM120_LINK}).")
-    if expert_compute == "fp4" and capability >= 12.0:
+    if experts_run_on_marlin(expert_compute, spec):
         moe = "marlin"
         notes.append(f"NVFP4 experts run on Marlin on SM120 ({NVFP4_ON_SM120_LINK}).")
     if spec.unified_memory and checkpoint.quantization in ("inc", "auto_gptq", "auto_awq"):
