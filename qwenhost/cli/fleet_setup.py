@@ -38,6 +38,15 @@ class Work:
     """Requests per second in the busiest stretch."""
     notes: tuple[str, ...]
     demand: Demand | None = None
+    rate_at: Callable[[float], float] | None = None
+    """Requests per second at an instant, where a curve is known: drawn from it, or seen in a trace."""
+
+    def rate_between(self, since_s: float, until_s: float) -> float:
+        """Mean requests per second, by the curve at a few instants."""
+        if self.rate_at is None:
+            return self.expected / max(self.horizon_s, 1e-9)
+        step = (until_s - since_s) / 4
+        return sum(self.rate_at(since_s + step * (number + 0.5)) for number in range(4)) / 4
 
 
 @dataclass(frozen=True)
@@ -255,25 +264,23 @@ def _work(known: Catalog, options: Mapping[str, Any], workload: Workload, pool: 
         peak_rate=max(demand.rate_at(300.0 * step) for step in range(max(1, round(horizon / 300)))),
         notes=(*demand_assumptions(workload, config, demand), *assumptions(workload)),
         demand=demand,
+        rate_at=demand.rate_at,
     )
 
 
 def _trace_work(options: Mapping[str, Any], pool: Pool) -> Work:
+    from qwenhost.simulate.fleet_demand import seen_rate
     from qwenhost.simulate.trace import read_trace
 
     arrivals = read_trace(options["trace_file"], block_size=pool.config.block_size, limit=options["count"])
     span = max(arrivals[-1].at_s, 1e-9)
-    stretch = max(60.0, span / 288)
-    busiest: dict[int, int] = {}
-    for arrival in arrivals:
-        number = int(arrival.at_s // stretch)
-        busiest[number] = busiest.get(number, 0) + 1
-    peak = max(busiest.values()) / min(stretch, span)
+    rate_at, peak = seen_rate([arrival.at_s for arrival in arrivals], span)
+    notes = ()
+    if options["schedules"] or options["find_fleet"]:
+        notes = ("hours of a schedule count from the trace's first request, taken as Monday 00:00",)
     return Work(
-        options["trace_file"].name, lambda: arrivals, len(arrivals), span, peak,
-        ("hours of a schedule count from the trace's first request, taken as Monday 00:00",)
-        if options["schedules"] else (),
-    )  # fmt: skip
+        options["trace_file"].name, lambda: arrivals, len(arrivals), span, peak, notes, rate_at=rate_at
+    )
 
 
 def _notes(

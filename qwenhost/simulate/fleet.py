@@ -74,16 +74,25 @@ class Fleet:
         self._serial = 0
         self._blocks = config.pools[0].config.block_size
 
-    def run(self, calls: Iterable[Arrival], *, horizon_s: float = 0.0) -> FleetLog:
+    def run(
+        self,
+        calls: Iterable[Arrival],
+        *,
+        horizon_s: float = 0.0,
+        begin_s: float = 0.0,
+        begin_with: Sequence[int] | None = None,
+    ) -> FleetLog:
         """All arrivals to their end, and the fleet on to the horizon.
 
         Args:
             calls: in order of time; block hashes by the first pool's block size.
             horizon_s: the rent runs at least so long.
+            begin_s: when the fleet begins.
+            begin_with: ready replicas of each pool then, without spare ones; the fewest allowed if None.
         """
         log, agenda = self.log, self._agenda
         log.horizon_s = log.end_s = horizon_s
-        self.scaling.begin()
+        self.scaling.begin(begin_s, begin_with)
         due = iter(calls)
         following = next(due, None)
         while not log.abandoned:

@@ -14,7 +14,7 @@ from qwenhost.simulate.fleet_config import DAY_S
 from qwenhost.simulate.load import Arrival, Sizes, drawn_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from qwenhost.facts import Workload
     from qwenhost.simulate.config import EngineConfig
@@ -56,11 +56,12 @@ class Demand(Value, frozen=True, kw_only=True):
             shape = wave ** _steepness(self.mean_over_peak)
         return self.peak_rate * shape * (self.weekend if day % 7 in WEEKEND else 1.0)
 
-    def times(self, duration_s: float, seed: int) -> Iterator[float]:
-        """Arrivals of a Poisson process of this rate, by thinning one of the peak's."""
-        rng = random.Random(f"{seed} arrivals")  # noqa: S311 - a model's draws
+    def times(self, duration_s: float, seed: int, *, since_s: float = 0.0) -> Iterator[float]:
+        """Arrivals of a Poisson process of this rate from ``since_s`` up, by thinning one of the peak's."""
+        stream = f"{seed} arrivals" + (f" {since_s}" if since_s else "")
+        rng = random.Random(stream)  # noqa: S311 - a model's draws
         peak = self.peak_rate * max(1.0, self.weekend)
-        now = rng.expovariate(peak)
+        now = since_s + rng.expovariate(peak)
         while now < duration_s:
             if rng.random() * peak < self.rate_at(now):
                 yield now
@@ -109,11 +110,47 @@ def calls(
         yield Arrival(at, next(drawn))
 
 
+def calls_between(  # noqa: PLR0917 - a load and two instants
+    workload: Workload, config: EngineConfig, demand: Demand, since_s: float, until_s: float, seed: int
+) -> Iterator[Arrival]:
+    """A part of such a load: others of the same law where requests are drawn singly, else the very ones."""
+    if comes_in_sessions(workload, config):
+        yield from (one for one in calls(workload, config, demand, until_s, seed) if one.at_s >= since_s)
+        return
+    drawn = drawn_requests(workload, config, seed)
+    for at in demand.times(until_s, seed, since_s=since_s):
+        yield Arrival(at, next(drawn))
+
+
 def comes_in_sessions(workload: Workload, config: EngineConfig) -> bool:
     """Whether conversations are drawn."""
     return (
         config.enable_prefix_caching and workload.requests_per_session > 1 and workload.gap_s_p50 is not None
     )
+
+
+def seen_rate(times: Sequence[float], span_s: float) -> tuple[Callable[[float], float], float]:
+    """Requests per second at an instant of a recorded load, and in its busiest stretch.
+
+    Args:
+        times: of the requests, from 0 up.
+        span_s: the load's length. Past it an instant has the highest rate seen at that time of day.
+    """
+    width = max(60.0, span_s / 288)
+    counts = [0] * (int(span_s // width) + 1)
+    for at in times:
+        counts[min(len(counts) - 1, int(at // width))] += 1
+    # The last stretch is cut short by the end.
+    lengths = [min(width, span_s - number * width) or width for number in range(len(counts))]
+    rates = [count / max(length, width / 2) for count, length in zip(counts, lengths, strict=True)]
+
+    def rate_at(at_s: float) -> float:
+        if at_s < span_s:
+            return rates[int(at_s // width)]
+        same = (day * DAY_S + at_s % DAY_S for day in range(math.ceil(span_s / DAY_S)))
+        return max((rates[int(at // width)] for at in same if at < span_s), default=0.0)
+
+    return rate_at, max(counts) / min(width, span_s)
 
 
 def demand_assumptions(workload: Workload, config: EngineConfig, demand: Demand) -> tuple[str, ...]:

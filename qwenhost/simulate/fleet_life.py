@@ -75,13 +75,13 @@ class Lives:
         """Replicas of a pool that are starting or ready."""
         return self._members[pool]
 
-    def begin(self, pool: int, number: int) -> None:
+    def begin(self, pool: int, number: int, now: float = 0.0) -> None:
         """So many are there and ready when time begins."""
         self.wanted[pool] = number
         for _ in range(self._target(pool)):
-            self._become_ready(self._order(pool, 0.0), 0.0)
+            self._become_ready(self._order(pool, now), now)
         if not self._members[pool]:
-            self._note(pool, 0.0)
+            self._note(pool, now)
 
     def scale(self, pool: int, number: int, now: float) -> None:
         """Start or drain until so many, and the spare ones, are there."""

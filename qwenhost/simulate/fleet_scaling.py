@@ -9,7 +9,7 @@ from qwenhost.simulate.fleet_autoscale import Autoscaler
 from qwenhost.simulate.fleet_config import DAY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from qwenhost.simulate.fleet_config import FleetConfig
     from qwenhost.simulate.fleet_life import Agenda, Lives
@@ -39,15 +39,15 @@ class Scaling:
             for pool in config.pools
         ]
 
-    def begin(self) -> None:
-        """Start with the fewest, and look again at every change of hours, poll and sync."""
+    def begin(self, now: float = 0.0, numbers: Sequence[int] | None = None) -> None:
+        """Start with the fewest, or with so many; look again at every change of hours, poll and sync."""
         for index, pool in enumerate(self._config.pools):
-            self._lives.begin(index, pool.range_at(0.0).low)
+            self._lives.begin(index, pool.range_at(now).low if numbers is None else numbers[index], now)
             if pool.schedule:
-                self._note_hours(index, 0.0)
+                self._note_hours(index, now)
             if pool.autoscale is not None:
-                self._agenda.note(pool.autoscale.sync_s, self._sync(index))
-                self._agenda.note(pool.autoscale.polling_interval_s, self._poll(index))
+                self._agenda.note(now + pool.autoscale.sync_s, self._sync(index))
+                self._agenda.note(now + pool.autoscale.polling_interval_s, self._poll(index))
 
     def note_arrival(self, pool: int | None, now: float) -> None:
         """A request was sent to a pool, or waits for any."""

@@ -1,9 +1,9 @@
 """The cheapest fleet that keeps its service level, and why the others are not it.
 
-Tried in turn, each by simulation over the whole load: every pool alone with a fixed number, with numbers by
-the hour, and autoscaled at several targets; then half of one pool's number as a base under another that
-scales. A run is given up once it can no longer keep the service level, so that what is too small costs
-little time.
+Tried in turn: every pool alone with a fixed number, with numbers by the hour, and autoscaled at several
+targets; then half of one pool's number as a base under another that scales. Each is simulated over the whole
+load, and given up once it can no longer keep the service level. Where the load is long, all are judged by
+samples first, and what may keep it is run over the whole load, the cheapest first, until the rest is dearer.
 """
 
 from __future__ import annotations
@@ -14,17 +14,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import msgspec
 
 from qwenhost.facts import Value
-from qwenhost.simulate.fleet_config import DAY_S, Autoscale, Hours, Pool, Range, Trigger
+from qwenhost.simulate.fleet_config import DAY_S, Autoscale, Pool, Range, Trigger
+from qwenhost.simulate.fleet_hours import hours_for
 from qwenhost.simulate.fleet_result import FleetRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from qwenhost.simulate.fleet_sample import Sampled
 
 TARGETS: Final = (0.9, 0.7, 0.5)
 """Autoscaling targets, as shares of what is in flight on a replica at its highest rate."""
 MOST_REPLICAS: Final = 512
 HEADROOM: Final = (1.0, 1.25)
 """Of the numbers by the hour, over demand's share of the peak."""
+NEAR: Final = 1.5
+"""A sample that misses the allowed share by less than this factor decides nothing."""
+SAMPLE_ERROR: Final = 0.05
+"""A whole run may cost so much less than its sample says."""
 
 
 class Tried(Value, frozen=True, kw_only=True):
@@ -36,6 +43,8 @@ class Tried(Value, frozen=True, kw_only=True):
     kept_slo: float | None
     verdict: str
     """``cheapest``, ``dearer``, ``misses the SLO``, ``not run``."""
+    sampled: bool = False
+    """Judged by samples of the load and not over all of it."""
     pools: tuple[Pool, ...]
 
 
@@ -48,6 +57,8 @@ class FleetSearch(Value, frozen=True, kw_only=True):
     label: str
     why: tuple[str, ...]
     tried: tuple[Tried, ...]
+    interrupted: bool = False
+    """Given up by the user: cheaper ones may not have been tried."""
 
 
 class Trial(Protocol):
@@ -55,6 +66,27 @@ class Trial(Protocol):
 
     def __call__(self, pools: tuple[Pool, ...], /) -> FleetRun | None:
         """The run's figures."""
+
+
+class Screen(Protocol):
+    """Judge fleets by samples of the load."""
+
+    @property
+    def allowed(self) -> float:
+        """Share of requests that may miss the service level."""
+
+    def prepare(self, shapes: Sequence[tuple[Pool, ...]], /) -> None:
+        """Will be asked for these, in this order, perhaps not for all: a chance to use several cores."""
+
+    def __call__(self, pools: tuple[Pool, ...], /) -> Sampled:
+        """What samples say of it."""
+
+
+class Shape(NamedTuple):
+    """A fleet to try."""
+
+    label: str
+    pools: tuple[Pool, ...]
 
 
 class Candidate(NamedTuple):
@@ -83,30 +115,48 @@ class Search:
         load: peak and curve.
         trial: runs a fleet.
         on_trial: told what is tried next.
+        screen: judges by samples; None runs the whole load for each.
     """
 
     def __init__(
-        self, candidates: Sequence[Candidate], load: Load, trial: Trial, on_trial: Callable[[str], None]
+        self,
+        candidates: Sequence[Candidate],
+        load: Load,
+        trial: Trial,
+        on_trial: Callable[[str], None],
+        screen: Screen | None = None,
     ) -> None:
         self._candidates, self._load, self._trial, self._on_trial = candidates, load, trial, on_trial
+        self._screen = screen
         self._best: tuple[float, str, tuple[Pool, ...]] | None = None
-        self._tried: list[Tried] = []
+        self._bound = math.inf
+        """USD a day of the cheapest that keeps the service level, by sample or run."""
+        self._tried: dict[str, Tried] = {}
+        self._possible: dict[str, float] = {}
         self._fixed: dict[str, int] = {}
 
     def run(self) -> tuple[tuple[Pool, ...] | None, str, tuple[Tried, ...]]:
         """The cheapest pools (None where nothing keeps the SLO), their name, and all that was tried."""
-        for candidate in self._candidates:
-            if self._find_fixed(candidate):
-                self._by_the_hour(candidate)
-                self._autoscaled(candidate)
-        self._mixed()
+        found = [candidate for candidate in self._candidates if self._find_fixed(candidate)]
+        groups = [group for candidate in found for group in self._shapes(candidate)]
+        mixed = self._mixed()
+        if self._screen is not None:
+            self._screen.prepare([shape.pools for group in (*groups, mixed) for shape in group])
+        for group in groups:
+            # The first that keeps it is the cheapest of its group.
+            next((shape for shape in group if self._try(shape)), None)
+        for shape in mixed:
+            self._try(shape)
+        self._verify()
+        return self.so_far()
+
+    def so_far(self) -> tuple[tuple[Pool, ...] | None, str, tuple[Tried, ...]]:
+        """The same, of what has been tried until now."""
         if self._best is None:
-            return None, "", tuple(self._tried)
+            return None, "", tuple(self._tried.values())
         _, label, pools = self._best
-        final = tuple(
-            msgspec.structs.replace(t, verdict="cheapest") if t.label == label else t for t in self._tried
-        )
-        return pools, label, final
+        best = msgspec.structs.replace(self._tried[label], verdict="cheapest")
+        return pools, label, tuple({**self._tried, label: best}.values())
 
     def _find_fixed(self, candidate: Candidate) -> bool:
         """The fewest fixed replicas, from the number that the peak over the rate says."""
@@ -129,13 +179,16 @@ class Search:
         return kept is not None
 
     def _keeps_fixed(self, candidate: Candidate, number: int) -> bool:
-        pool = _with(candidate.pool, number, number)
-        return self._try(f"{number} x {pool.name}, fixed", (pool,))
+        return self._try(_fixed_shape(candidate.pool, number))
 
-    def _by_the_hour(self, candidate: Candidate) -> None:
+    def _shapes(self, candidate: Candidate) -> list[list[Shape]]:
+        """Groups of fleets of one pool, in each the cheapest first."""
+        return [self._by_the_hour(candidate), *self._autoscaled(candidate)]
+
+    def _by_the_hour(self, candidate: Candidate) -> list[Shape]:
         if self._load.rate_at is None:
-            return
-        top = self._fixed[candidate.pool.name]
+            return []
+        top, shapes = self._fixed[candidate.pool.name], []
         for headroom in HEADROOM:
             lead_s = candidate.pool.start.cold_s
             rows = hours_for(self._load.rate_at, self._load.peak_rate, top, headroom, lead_s)
@@ -143,26 +196,18 @@ class Search:
             if len(counts) > 1:
                 pool = msgspec.structs.replace(_with(candidate.pool, max(counts), max(counts)), schedule=rows)
                 label = f"{min(counts)} to {max(counts)} x {pool.name}, by the hour (headroom {headroom:g})"
-                if self._try(label, (pool,)):
-                    break
+                shapes.append(Shape(label, (pool,)))
+        return shapes
 
-    def _autoscaled(self, candidate: Candidate) -> None:
+    def _autoscaled(self, candidate: Candidate) -> list[list[Shape]]:
         top = self._fixed[candidate.pool.name]
-        if top == 1:
-            return
-        for share in TARGETS:
-            pool = self._scaling(candidate, 1, top + 1, share)
-            if self._try(_scaling_label(pool), (pool,)):
-                break  # a lower target only costs more
-        low = max(2, top // 2)
-        if top > 3:
-            for share in TARGETS:
-                pool = self._scaling(candidate, low, top + 1, share)
-                if self._try(_scaling_label(pool), (pool,)):
-                    break
+        lows = [] if top == 1 else [1] if top <= 3 else [1, max(2, top // 2)]
+        pools = [[self._scaling(candidate, low, top + 1, share) for share in TARGETS] for low in lows]
+        return [[Shape(_scaling_label(pool), (pool,)) for pool in group] for group in pools]
 
-    def _mixed(self) -> None:
+    def _mixed(self) -> list[Shape]:
         """A fixed base of one pool under another that scales."""
+        shapes = []
         for base in self._candidates:
             for burst in self._candidates:
                 top = self._fixed.get(base.pool.name, 0)
@@ -172,7 +217,8 @@ class Search:
                 rest = max(1, math.ceil((top - number) * base.rate / burst.rate))
                 scaled = self._scaling(burst, 1, rest + 1, TARGETS[1])
                 label = f"{number} x {base.pool.name}, fixed, and {_scaling_label(scaled)}"
-                self._try(label, (_with(base.pool, number, number), scaled))
+                shapes.append(Shape(label, (_with(base.pool, number, number), scaled)))
+        return shapes
 
     @staticmethod
     def _scaling(candidate: Candidate, low: int, high: int, share: float) -> Pool:
@@ -181,75 +227,91 @@ class Search:
         rules = msgspec.structs.replace(rules, triggers=(Trigger(metric="in-flight", target=target),))
         return msgspec.structs.replace(_with(candidate.pool, low, high), autoscale=rules)
 
-    def _try(self, label: str, pools: tuple[Pool, ...]) -> bool:
-        """Run it unless it is known to be dearer; whether it keeps the service level."""
-        least = _least_usd_per_day(pools)
-        if self._best is not None and least >= self._best[0] and all(p.autoscale is None for p in pools):
-            self._tried.append(
-                Tried(label=label, usd_per_day=least, kept_slo=None, verdict="not run", pools=pools)
-            )
+    def _try(self, shape: Shape) -> bool:
+        """Judge it unless it is known to be dearer; whether it keeps the service level."""
+        least = _least_usd_per_day(shape.pools)
+        if least >= self._bound and all(pool.autoscale is None for pool in shape.pools):
+            self._note(shape, least, None, "not run")
             return True  # it would have to be smaller to matter
-        self._on_trial(label)
-        run = self._trial(tuple(msgspec.structs.replace(pool, spare=0) for pool in pools))
-        keeps = run is not None and bool(run.meets_slo)
-        usd = None
-        if run is not None and run.usd_per_day is not None:
-            usd = run.usd_per_day + sum(24 * pool.spare * (pool.usd_per_hour or 0.0) for pool in pools)
-        verdict = "dearer" if keeps else "misses the SLO"
-        kept = None if run is None else run.kept_slo
-        self._tried.append(Tried(label=label, usd_per_day=usd, kept_slo=kept, verdict=verdict, pools=pools))
-        if keeps and usd is not None and (self._best is None or usd < self._best[0]):
-            self._best = (usd, label, pools)
+        self._on_trial(shape.label)
+        return self._run(shape) if self._screen is None else self._sample(shape, self._screen)
+
+    def _sample(self, shape: Shape, screen: Screen) -> bool:
+        """By samples; what they leave possible is run later."""
+        found = screen(_without_spare(shape.pools))
+        usd = _with_spare(found.usd_per_day, shape.pools)
+        misses = 1 - found.kept_slo
+        possible = misses <= NEAR * screen.allowed and usd is not None
+        verdict = "dearer" if possible else "misses the SLO"
+        self._note(shape, usd, found.kept_slo, verdict, sampled=True)
+        if possible and usd is not None:
+            self._possible[shape.label] = usd
+        keeps = misses <= screen.allowed
+        if keeps and usd is not None:
+            self._bound = min(self._bound, usd)
         return keeps
 
+    def _verify(self) -> None:
+        """Over the whole load, the cheapest by its sample first, until the rest must be dearer."""
+        while self._possible:
+            label = min(self._possible, key=lambda one: (self._possible[one], one))
+            usd = self._possible.pop(label)
+            if self._best is not None and usd * (1 - SAMPLE_ERROR) >= self._best[0]:
+                return
+            shape = Shape(label, self._tried[label].pools)
+            self._on_trial(f"{label}, over the whole load")
+            if not self._run(shape):
+                self._one_more(shape)
+            if not self._possible and self._best is None:
+                # Set aside as dearer than what only the samples kept.
+                passed = [one for one in self._tried.values() if one.verdict == "not run"]
+                self._possible = {one.label: one.usd_per_day or 0.0 for one in passed}
 
-def hours_for(
-    rate_at: Callable[[float], float], peak_rate: float, top: int, headroom: float, lead_s: float
-) -> tuple[Hours, ...]:
-    """Replicas by the hour of each day: demand's share of the peak, begun early by the time a start takes."""
-    rows: list[Hours] = []
-    week = 7 if any(rate_at(DAY_S * day + 43_200) != rate_at(43_200) for day in range(7)) else 1
-    for day in range(week):
-        days = (day,) if week > 1 else tuple(range(7))
-        for hour in range(24):
-            since = 3600.0 * hour
-            # Ordered early enough to be ready when the hour begins, and kept to its end.
-            busiest = max(
-                rate_at((day * DAY_S + since + ahead) % (7 * DAY_S))
-                for ahead in range(0, 3600 + math.ceil(lead_s) + 1, 300)
-            )
-            number = min(top, max(1, math.ceil(top * headroom * busiest / peak_rate - 1e-9)))
-            row = Hours(
-                days=days, from_s=since, to_s=(since + 3600) % DAY_S, replicas=Range(low=number, high=number)
-            )
-            last = rows[-1] if rows else None
-            if last is not None and last.replicas == row.replicas and last.days == row.days:
-                rows[-1] = msgspec.structs.replace(last, to_s=row.to_s)
-            else:
-                rows.append(row)
-    return tuple(rows)
+    def _one_more(self, shape: Shape) -> None:
+        """The next larger fixed fleet, where the samples took one for enough that is not."""
+        pool = shape.pools[0]
+        if len(shape.pools) == 1 and pool.autoscale is None and not pool.schedule:
+            larger = _fixed_shape(pool, pool.replicas.low + 1)
+            done = self._tried.get(larger.label)
+            known = done is not None and not done.sampled and done.verdict != "not run"
+            if not known and pool.replicas.low < MOST_REPLICAS:
+                usd = _least_usd_per_day(larger.pools)
+                self._note(larger, usd, None, "not run")
+                self._possible[larger.label] = usd
+
+    def _run(self, shape: Shape) -> bool:
+        """Over the whole load."""
+        run = self._trial(_without_spare(shape.pools))
+        keeps = run is not None and bool(run.meets_slo)
+        usd = None if run is None else _with_spare(run.usd_per_day, shape.pools)
+        kept = None if run is None else run.kept_slo
+        self._note(shape, usd, kept, "dearer" if keeps else "misses the SLO")
+        if keeps and usd is not None and (self._best is None or usd < self._best[0]):
+            self._best = (usd, shape.label, shape.pools)
+            self._bound = min(self._bound, usd)
+        return keeps
+
+    def _note(
+        self, shape: Shape, usd: float | None, kept: float | None, verdict: str, *, sampled: bool = False
+    ) -> None:
+        self._tried[shape.label] = Tried(
+            label=shape.label, usd_per_day=usd, kept_slo=kept, verdict=verdict, sampled=sampled,
+            pools=shape.pools,
+        )  # fmt: skip
 
 
-def why(tried: Sequence[Tried], label: str, candidates: Sequence[Candidate], load: Load) -> tuple[str, ...]:
-    """The reasons, for people."""
-    said = [
-        f"one replica of {c.pool.name} carries {c.rate:.3g} requests/s with {c.in_flight:.3g} in flight; the "
-        f"peak is {load.peak_rate:.3g}"
-        for c in candidates
-    ]
-    keeping = [t for t in tried if t.verdict in ("cheapest", "dearer") and t.usd_per_day is not None]
-    keeping.sort(key=lambda t: t.usd_per_day or 0.0)
-    if keeping:
-        first = keeping[0].usd_per_day or 0.0
-        said.append(f"{label} keeps the SLO for {first:,.0f} USD a day")
-        for other in keeping[1:3]:
-            more = (other.usd_per_day or 0.0) / first - 1 if first else 0.0
-            said.append(f"{other.label} keeps it for {more:.0%} more")
-    missed = sum(t.verdict == "misses the SLO" for t in tried)
-    skipped = sum(t.verdict == "not run" for t in tried)
-    if missed or skipped:
-        said.append(f"{missed} smaller or slower fleets missed it; {skipped} dearer ones were not run")
-    return tuple(said)
+def _fixed_shape(pool: Pool, number: int) -> Shape:
+    return Shape(f"{number} x {pool.name}, fixed", (_with(pool, number, number),))
+
+
+def _without_spare(pools: tuple[Pool, ...]) -> tuple[Pool, ...]:
+    return tuple(msgspec.structs.replace(pool, spare=0) for pool in pools)
+
+
+def _with_spare(usd: float | None, pools: tuple[Pool, ...]) -> float | None:
+    if usd is None:
+        return None
+    return usd + sum(24 * pool.spare * (pool.usd_per_hour or 0.0) for pool in pools)
 
 
 def _with(pool: Pool, low: int, high: int) -> Pool:

@@ -14,8 +14,10 @@ from qwenhost.simulate.fleet import Fleet
 from qwenhost.simulate.fleet_config import DAY_S, StartUp
 from qwenhost.simulate.fleet_demand import Demand
 from qwenhost.simulate.fleet_figures import FleetLabels, fleet_run
+from qwenhost.simulate.fleet_hours import hours_for
+from qwenhost.simulate.fleet_reasons import why
 from qwenhost.simulate.fleet_result import FleetRun, fleet_to_json, load_fleet
-from qwenhost.simulate.fleet_search import Candidate, Load, Search, hours_for, why
+from qwenhost.simulate.fleet_search import Candidate, Load, Search
 from qwenhost.simulate.load import Arrival
 
 if TYPE_CHECKING:
