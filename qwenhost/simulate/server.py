@@ -110,32 +110,32 @@ def serve(
     say(NOTICE)
     # Bound first and listened on last, as vLLM does: connections are refused until it is ready.
     listener = _bind(options.host, options.port)
-    start_up(lines, options.startup_seconds, failure)
-    server: DrainingServer | None = None
-
-    def on_death() -> None:
-        say("EngineCore encountered a fatal error.", "ERROR")
-        engine.die()
-        if server is not None:
-            server.should_exit = True
-
-    api = Api(engine, settings, faults, on_death)
-    config = uvicorn.Config(
-        _behind(options.middleware, api.app()),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        headers=LABEL_HEADERS,
-        lifespan="off",
-        timeout_graceful_shutdown=5,
-        ssl_certfile=options.ssl_certfile,
-        ssl_keyfile=options.ssl_keyfile,
-        h11_max_incomplete_event_size=1 << 20,
-    )
-    server = DrainingServer(config, api, engine, options.shutdown_timeout_s)
-    port = listener.getsockname()[1]
-    say(f"Starting vLLM server on {'https' if config.is_ssl else 'http'}://{options.host}:{port}")
     with listener:
+        start_up(lines, options.startup_seconds, failure)
+        server: DrainingServer | None = None
+
+        def on_death() -> None:
+            say("EngineCore encountered a fatal error.", "ERROR")
+            engine.die()
+            if server is not None:
+                server.should_exit = True
+
+        api = Api(engine, settings, faults, on_death)
+        config = uvicorn.Config(
+            _behind(options.middleware, api.app()),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            headers=LABEL_HEADERS,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
+            ssl_certfile=options.ssl_certfile,
+            ssl_keyfile=options.ssl_keyfile,
+            h11_max_incomplete_event_size=1 << 20,
+        )
+        server = DrainingServer(config, api, engine, options.shutdown_timeout_s)
+        port = listener.getsockname()[1]
+        say(f"Starting vLLM server on {'https' if config.is_ssl else 'http'}://{options.host}:{port}")
         server.run(sockets=[listener])
 
 
