@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import copy
 import functools
-import io
+import inspect
 import os
 import time
-from contextlib import redirect_stderr, redirect_stdout
+import traceback
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwenhost.cli.main import run
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FUZZ_S: Final = float(os.environ.get("QWENHOST_FUZZ_S", "0"))
-TESTS: Final = 32
-"""About so many tests share the time."""
-DOCUMENTED: Final = frozenset({0, 1, 2, 3, 4, 5})
+DOCUMENTED: Final = frozenset({0, 1, 2, 3, 4, 5, 130})
 
 LONG_NUMBER: Final = "9" * 5000
 """More digits than Python turns into a number by default."""
@@ -53,23 +51,78 @@ junk: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-def fuzzed(examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
-    """So many examples, the same ones each time; in a long run new ones until the test's time is over."""
+class Finding(msgspec.Struct):
+    """Something that no input may bring about, with the shortest of those that did."""
 
-    def decorate(test: Callable[..., None]) -> Callable[[], None]:
+    test: str
+    what: str
+    where: str
+    example: str
+    times: int = 1
+
+
+class Tally:
+    """What a long run did."""
+
+    def __init__(self) -> None:
+        self.tests = 1
+        """Among which the time is shared; pytest counts them."""
+        self.examples: Counter[str] = Counter()
+        self.findings: dict[tuple[str, ...], Finding] = {}
+
+    def add(self, test: str, drawn: Mapping[str, Any], error: BaseException) -> None:
+        """One failure; those of one kind at one place count as one finding."""
+        frames = [one for one in traceback.extract_tb(error.__traceback__) if "/qwenhost/" in one.filename]
+        where = f"{frames[-1].filename.split('/qwenhost/')[-1]}:{frames[-1].lineno}" if frames else ""
+        what = f"{type(error).__name__}: {error}"
+        example = str(getattr(error, "__notes__", "") or drawn)[:LONGEST_EXAMPLE]
+        key = (test, type(error).__name__, where or what[:60])
+        known = self.findings.setdefault(key, Finding(test, what[:LONGEST_EXAMPLE], where, example, 0))
+        known.times += 1
+        if len(example) < len(known.example):
+            known.example, known.what = example, what[:LONGEST_EXAMPLE]
+
+
+TALLY: Final = Tally()
+LONGEST_EXAMPLE: Final = 2000
+
+
+def fuzzed(examples: int, **strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
+    """So many examples, the same ones each time; in a long run new ones until the test's time is over.
+
+    In a long run a failure does not end the test: all are tallied, and told of at the end.
+    """
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        def tallied(**drawn: Any) -> None:
+            name = test.__name__ + "".join(f"[{drawn[key]}]" for key in drawn if key not in strategies)
+            TALLY.examples[name] += 1
+            try:
+                test(**drawn)
+            except Exception as error:  # noqa: BLE001 - that is what is looked for
+                TALLY.add(name, {key: drawn[key] for key in strategies}, error)
+
+        body = functools.wraps(test)(tallied) if FUZZ_S else test
         drawn = settings(
             max_examples=examples, deadline=None, derandomize=not FUZZ_S, database=None,
             suppress_health_check=list(HealthCheck),
-        )(given(**strategies)(test))  # fmt: skip
+        )(given(**strategies)(body))  # fmt: skip
 
         @functools.wraps(test)
-        def bounded() -> None:
-            until = time.monotonic() + FUZZ_S / TESTS
-            drawn()
+        def bounded(**fixed: Any) -> None:
+            until, before = time.monotonic() + FUZZ_S / TALLY.tests, len(TALLY.findings)
+            drawn(**fixed)
             while time.monotonic() < until:
-                drawn()
+                drawn(**fixed)
+            new = list(TALLY.findings.values())[before:]
+            assert not new, "\n".join(f"{one.what} at {one.where}: {one.example}" for one in new)
 
-        del bounded.__wrapped__  # pytest would ask for the drawn arguments
+        # pytest would ask for the drawn arguments.
+        del bounded.__wrapped__
+        ours = inspect.signature(test)
+        left = [one for name, one in ours.parameters.items() if name not in strategies]
+        vars(bounded)["__signature__"] = ours.replace(parameters=left)
+        vars(bounded)["is_fuzzed"] = True
         return bounded
 
     return decorate
@@ -118,13 +171,3 @@ def damaged_bytes(draw: st.DrawFn, originals: Sequence[bytes]) -> bytes:
         )  # fmt: skip
         data = data[:begin] + piece + data[draw(st.sampled_from((begin, end))) :]
     return data
-
-
-def command(*argv: str) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of a command line, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = run(list(argv))
-    assert code in DOCUMENTED, (code, argv, err.getvalue())
-    assert (code == 0) or out.getvalue() or err.getvalue(), f"exit {code} without a word: {argv}"
-    return code, out.getvalue(), err.getvalue()
