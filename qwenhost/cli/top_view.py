@@ -157,7 +157,7 @@ class Watch:
             status, body = endpoint.get("/metrics", timeout_s=10.0)
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(
-                f"{state.base_url}/metrics: {error or type(error).__name__}",
+                f"{state.base_url}/metrics: {str(error) or type(error).__name__}",
                 remedy=f"See what it does: qwenhost status {state.name}",
             ) from error
         if status != http.client.OK:

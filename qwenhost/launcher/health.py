@@ -153,7 +153,7 @@ class Endpoint:
                 return NotServing(f"/v1/chat/completions answered {status}: {_excerpt(body)}")
             json.loads(body)["choices"][0]
         except (OSError, http.client.HTTPException) as error:
-            return NotServing(f"no answer: {error or type(error).__name__}")
+            return NotServing(f"no answer: {str(error) or type(error).__name__}")
         except (ValueError, LookupError, TypeError) as error:
             return NotServing(f"not the answer of an OpenAI-compatible API: {error}")
         return BecameReady(model)
@@ -166,7 +166,7 @@ class Endpoint:
                 return Pulse(healthy=False, detail=f"/health answered {status}: {_excerpt(body)}")
             status, body = self.get("/metrics", timeout_s=timeout_s)
         except (OSError, http.client.HTTPException) as error:
-            return Pulse(healthy=False, detail=f"/health: {error or type(error).__name__}")
+            return Pulse(healthy=False, detail=f"/health: {str(error) or type(error).__name__}")
         text = body.decode(errors="replace") if status == http.client.OK else ""
         running = [float(value) for value in _RUNNING.findall(text)]
         return Pulse(
