@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     Cli = Callable[..., "Outcome"]
 
 
+PROBED_REQUESTS, PROBED_OUT = 10, 4
+PROBED = (
+    "--requests", PROBED_REQUESTS, "--concurrency", 2, "--input-tokens", 40, "--output-tokens", PROBED_OUT,
+    "--warmup", 0, "--seed", 7,
+)  # fmt: skip
+"""A small run of the probe."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one command gave."""

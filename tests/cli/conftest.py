@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_kit import Outcome
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "probe"))
+
+from cli_kit import PROBED, Outcome
+from truth_process import Truth
 
 from qwenhost.cli.main import run
 from qwenhost.plan import load_plan
 from qwenhost.profiles import load_catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from qwenhost.facts import Catalog
     from qwenhost.plan import Plan
@@ -102,3 +107,20 @@ def damaged(tmp_path: Path) -> dict[str, Path]:
         found[name] = inside / f"{name.replace(' ', '-')}.json"
         found[name].write_bytes(body)
     return found | {"missing": inside / "nowhere.json", "a folder": inside}
+
+
+@pytest.fixture(scope="session")
+def truth() -> Iterator[Truth]:
+    server = Truth()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def recorded(once: Cli, truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten requests of four tokens, 0.3 s to the first and 10 ms between; ``m.json`` and ``p.html`` beside."""
+    folder = tmp_path_factory.mktemp("recorded")
+    files = ("--records", folder / "run.jsonl", "--save", folder / "m.json", "--html", folder / "p.html")
+    done = once("probe", truth.url("ttft=0.3,itl=0.01"), *PROBED, *files)
+    assert done.code in {0, 5}, done.err  # a busy machine makes a run void; it is recorded all the same
+    return folder / "run.jsonl"

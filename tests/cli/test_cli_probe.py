@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "probe"))
-
-from truth_process import Truth
+from cli_kit import PROBED, PROBED_OUT, PROBED_REQUESTS
 
 from qwenhost.measurements import load_measurements
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from cli_kit import Cli
+    from truth_process import Truth
 
 KEY = "sk-of-the-probe-0987654321"
-N, OUT = 10, 4
-SMALL = (
-    "--requests", N, "--concurrency", 2, "--input-tokens", 40, "--output-tokens", OUT, "--warmup", 0,
-    "--seed", 7,
-)  # fmt: skip
+N, OUT, SMALL = PROBED_REQUESTS, PROBED_OUT, PROBED
 URL = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="session")
-def truth() -> Iterator[Truth]:
-    server = Truth()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def recorded(once: Callable[..., Any], truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten requests of four tokens, 0.3 s to the first and 10 ms between; ``m.json`` and ``p.html`` beside."""
-    folder = tmp_path_factory.mktemp("recorded")
-    files = ("--records", folder / "run.jsonl", "--save", folder / "m.json", "--html", folder / "p.html")
-    done = once("probe", truth.url("ttft=0.3,itl=0.01"), *SMALL, *files)
-    assert done.code in {0, 5}, done.err  # a busy machine makes a run void; it is recorded all the same
-    return folder / "run.jsonl"
 
 
 class TestRecorded:
