@@ -8,7 +8,7 @@ PYTEST_WORKERS ?= 2
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
   --custom-compile-command 'make lock' pyproject.toml
 
-.PHONY: install demo demo-vllm test check bench docs site engine lock dist sbom clean
+.PHONY: install demo demo-vllm test check bench docs site engine lock dist sbom fuzz clean
 
 install: $(STAMP)
 
@@ -44,6 +44,13 @@ check: install
 test: check engine
 	$(BIN)/pytest -m "not engine" -n $(PYTEST_WORKERS) --cov --cov-report=term:skip-covered
 	$(BIN)/pytest -m engine
+
+# An hour of one core, after which build/fuzz.json says how many examples each target had and what was found.
+FUZZ_S ?= 3600
+fuzz: install
+	@mkdir -p build
+	QWENHOST_FUZZ_S=$(FUZZ_S) QWENHOST_FUZZ_REPORT=$(CURDIR)/build/fuzz.json \
+		nice -n 10 $(BIN)/pytest tests/fuzz -q -p no:cacheprovider
 
 bench: install
 	$(BIN)/python benchmarks/run.py
