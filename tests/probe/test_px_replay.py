@@ -347,6 +347,21 @@ def test_equal_blocks_are_equal_text_up_to_the_first_that_differs(blocks: int) -
     assert len(words(first)) == pytest.approx(512 * 4, abs=8 * 4)
 
 
+@pytest.mark.parametrize("tokens", [513, 700, 1023])
+def test_the_last_block_is_cut_to_the_prompts_length(tokens: int) -> None:
+    """Two ids, and fewer tokens than two blocks hold; what there is of the second is shared as well."""
+    short, long = texts(traced(0, tokens=tokens, hash_ids=(1, 2)), traced(1, tokens=1024, hash_ids=(1, 2)))
+    assert len(words(short)) == pytest.approx(tokens, abs=16)
+    assert common(short, long) == len(words(short))
+
+
+def test_a_recorded_cache_read_goes_before_the_sessions_last_prompt() -> None:
+    """Of 1,000 tokens said before the server had 600 cached: so many words are common, the rest is new."""
+    first, second = texts(traced(0, "s", 1000), traced(1, "s", 1400, cached_tokens=600))
+    assert common(first, second) == pytest.approx(600, abs=3)
+    assert len(words(second)) == pytest.approx(1400, abs=3)
+
+
 def test_tokens_beyond_the_ids_are_the_requests_own() -> None:
     """1,000 tokens with one id: half is a block, half is nobody else's."""
     first, second = texts(traced(0, tokens=1000, hash_ids=(1,)), traced(1, tokens=1000, hash_ids=(1,)))
