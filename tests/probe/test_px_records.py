@@ -400,6 +400,15 @@ def test_every_figure_of_a_recording_is_finite_json(whole: Path) -> None:
     assert "a note" in found.warnings
 
 
+def test_a_run_lasts_from_its_first_due_time_to_its_last_token(whole: Path) -> None:
+    """Due every 0.1 s from 0, the last at 1.9 s and over 90 ms later; a failure ends with its send."""
+    assert measurements_from(whole, None).load.duration_s == pytest.approx(1.99)
+    with whole.open("ab") as file:
+        late = RequestRecord(index=20, scheduled_s=4.0, sent_s=4.5, error="timeout")
+        file.write(msgspec.json.encode(late) + b"\n")
+    assert measurements_from(whole, None).load.duration_s == pytest.approx(4.5)
+
+
 def test_a_recording_without_a_request_is_void(tmp_path: Path) -> None:
     """Head and tail alone."""
     found = measurements_from(written(tmp_path, head(), tail()), Slo(ttft_ms=1))
