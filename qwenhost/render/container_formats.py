@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from qwenhost.errors import BadInputError
 from qwenhost.render.argv import argv_of
 from qwenhost.render.chart_values import pinned_values
 from qwenhost.render.flags import DEFAULT_PORT, environment, vllm_flags
@@ -78,16 +79,16 @@ def compose_file(plan: Plan, target: Target) -> str:
 
 def _service(plan: Plan, target: Target, engine: int) -> dict[str, Any]:
     service: dict[str, Any] = {
-        "image": target.image_for(plan),
+        "image": _compose_text(target.image_for(plan)),
         "entrypoint": ["vllm", "serve"],
         "command": [_compose_text(word) for word in _arguments(plan, target)],
-        "ports": [target.published_of(engine)],
+        "ports": [_compose_text(target.published_of(engine))],
         "env_file": [ENV_FILE],
         "environment": {name: _compose_text(value) for name, value in environment(plan.chosen).items()},
         "volumes": [
             f"${{HF_HOME:-${{HOME}}/.cache/huggingface}}:{WEIGHTS}",
             f"compiled:{COMPILED}",
-            *(f"{model}:{model}:ro" for model in _models(target)),
+            *(_compose_text(f"{model}:{model}:ro") for model in _models(target)),
         ],
         "ipc": "host",
         "security_opt": ["no-new-privileges:true"],
@@ -120,7 +121,18 @@ def _arguments(plan: Plan, target: Target) -> list[str]:
 
 
 def _models(target: Target) -> list[str]:
-    return [target.local_model] if target.local_model else []
+    """Folders to mount.
+
+    Raises:
+        BadInputError: docker would cut the path in two.
+    """
+    model = target.local_model
+    if model is not None and ":" in model:
+        raise BadInputError(
+            f"--model {model}: a container cannot mount a folder with a colon in its name",
+            remedy="Rename the folder, or link to it by another name.",
+        )
+    return [model] if model else []
 
 
 def _device_ids(plan: Plan, engine: int = 0) -> list[str] | None:

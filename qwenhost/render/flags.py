@@ -26,6 +26,7 @@ DEFAULT_PORT: Final = 8000
 # Values of these end in process lists, logs and files that people share.
 SECRET_FLAGS: Final = frozenset({"api_key", "hf_token"})
 _SECRET_ENV: Final = re.compile(r"(TOKEN|SECRET|PASSWORD|API_?KEY|_KEY)$", re.IGNORECASE)
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FLAG: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -60,9 +61,14 @@ def environment(candidate: Candidate) -> dict[str, str]:
     """The candidate's environment variables, sorted.
 
     Raises:
-        BadInputError: one of them carries a secret.
+        BadInputError: one of them carries a secret, or has a name that no variable can have.
     """
     for name in candidate.vllm_env:
+        if not _VARIABLE.fullmatch(name):
+            raise BadInputError(
+                f"vllm_env: {name!r} is not the name of a variable",
+                remedy="Write letters, digits and underscores, and no digit first.",
+            )
         if _SECRET_ENV.search(name):
             raise BadInputError(
                 f"vllm_env holds {name}: a plan carries no secrets",

@@ -139,14 +139,17 @@ WantedBy=multi-user.target
 
 
 def _unit_text(text: str) -> str:
-    return text.replace("%", "%%")
+    return " ".join(text.split()).replace("%", "%%")
 
 
 def _unit_word(word: str) -> str:
     """One word of ``ExecStart``, quoted by systemd's rules; its own ``%d`` is kept."""
     escaped = word if word == "%d/api-key" else word.replace("%", "%%")
     escaped = escaped.replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
-    return escaped if re.fullmatch(r"[^\s'\";]+", escaped) else f'"{escaped}"'
+    # A line break would end the setting, and what follows would be one of its own.
+    escaped = re.sub(r"[\x01-\x1f\x7f]", lambda found: f"\\x{ord(found.group()):02x}", escaped)
+    plain = re.fullmatch(r"[^\s'\";\\]+", escaped)
+    return escaped if plain else f'"{escaped}"'
 
 
 def dump(value: Any) -> str:
