@@ -61,4 +61,5 @@ def command(ctx: click.Context, /, usage_file: Path | None, as_json: bool, **opt
 def _print(quote: Quote) -> None:
     from qwenhost.report import quote_table
 
-    console().print(quote_table(quote))
+    screen = console()
+    screen.print(quote_table(quote, width=screen.width))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from qwenhost.simulate.fleet_search import FleetSearch
 
 SHOWN_WINDOWS = 12
+NARROW = 78
+RATE_NARROW = 100
 
 
 def show_run(run: FleetRun) -> None:
@@ -30,7 +32,8 @@ def show_run(run: FleetRun) -> None:
         f"[bold]SIMULATED[/bold] {escape(run.workload)} for {format_seconds(run.duration_s)}: "
         f"{run.requests.sent:,} requests, {run.request_per_s:,.3g}/s, {run.routing}"
     )
-    out.print(_pools(run))
+    narrow = out.width < NARROW
+    out.print(_pools(run, narrow=narrow))
     out.print(_latency(run))
     errors = ", ".join(f"{count:,} {kind}" for kind, count in run.requests.by_error.items())
     out.print(
@@ -56,7 +59,7 @@ def show_run(run: FleetRun) -> None:
     for bill in [*run.api[:1], *sorted(run.api[1:], key=lambda b: b.usd)[:1]]:
         times = f", {bill.usd / run.usd:.1f} times the fleet" if run.usd else ""
         out.print(f"{escape(bill.name)}: {bill.usd_per_day:,.0f} USD a day for the same requests{times}")
-    out.print(_over_time(run))
+    out.print(_over_time(run, narrow=narrow))
     for assumption in run.assumptions:
         out.print(f"[dim]assumed: {escape(assumption)}[/dim]")
 
@@ -85,17 +88,21 @@ def show_rate(found: RateSearch, head: Mapping[str, object]) -> None:
     """The rate found, and the curve."""
     out = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("requests/s", "output tok/s", "TTFT p50", "p90 ms", "TPOT p50", "p90 ms", "in engine",
-                 "KV", "SLO kept"):  # fmt: skip
-        table.add_column(name, justify="right")
+    names = ("requests/s", "output tok/s", "TTFT p50", "p90 ms", "TPOT p50", "p90 ms", "in engine", "KV",
+             "SLO kept")  # fmt: skip
+    shown = (0, 3, 5, 8) if out.width < RATE_NARROW else range(len(names))
+    titles = {3: "TTFT p90 ms", 5: "TPOT p90 ms"} if out.width < RATE_NARROW else {}
+    for i in shown:
+        table.add_column(titles.get(i, names[i]), justify="right")
     for point in found.points:
         latency = (point.ttft_ms.p50, point.ttft_ms.p90, point.tpot_ms.p50, point.tpot_ms.p90)
         kept = f"{point.kept_slo:.1%}" if point.meets else f"[red]{point.kept_slo:.1%}[/red]"
-        table.add_row(
+        cells = (
             f"{point.rate:.4g}", f"{point.output_tokens_per_s:,.0f}",
             *("-" if value is None else f"{value:,.1f}" for value in latency),
             f"{point.running_mean:,.1f}", f"{point.kv_cache_usage:.0%}", kept,
         )  # fmt: skip
+        table.add_row(*(cells[i] for i in shown))
     out.print(f"[bold]SIMULATED[/bold] {head['engine']} on {head['gpus']}, {head['workload']}")
     out.print(table)
     if found.found_rate is None:
@@ -105,19 +112,23 @@ def show_rate(found: RateSearch, head: Mapping[str, object]) -> None:
     out.print(f"[bold]{found.found_rate:.4g} requests/s[/bold] keep the SLO ({_slo(found.slo)}){missed}")
 
 
-def _pools(run: FleetRun) -> Table:
+def _pools(run: FleetRun, *, narrow: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("pool", overflow="fold")
     table.add_column("engine", overflow="fold")
-    for name in ("replicas", "mean", "started", "GPU h", "USD/h each", "USD"):
+    columns = ("replicas", "GPU h", "USD", "mean", "started", "USD/h each")[: 3 if narrow else 6]
+    for name in columns:
         table.add_column(name, justify="right")
     for pool in run.pools:
         low, high = pool.replicas_min, pool.replicas_max
-        table.add_row(
-            escape(pool.name), escape(pool.engine), f"{low}" if low == high else f"{low}..{high}",
-            f"{pool.replicas_mean:.2f}", str(pool.started), f"{pool.gpu_hours:,.1f}",
-            *("-" if value is None else f"{value:,.2f}" for value in (pool.usd_per_replica_hour, pool.usd)),
+        usd, each = (
+            "-" if value is None else f"{value:,.2f}" for value in (pool.usd, pool.usd_per_replica_hour)
+        )
+        cells = (
+            f"{low}" if low == high else f"{low}..{high}", f"{pool.gpu_hours:,.1f}", usd,
+            f"{pool.replicas_mean:.2f}", str(pool.started), each,
         )  # fmt: skip
+        table.add_row(escape(pool.name), escape(pool.engine), *cells[: len(columns)])
     return table
 
 
@@ -131,14 +142,17 @@ def _latency(run: FleetRun) -> Table:
     return table
 
 
-def _over_time(run: FleetRun) -> Table:
+def _over_time(run: FleetRun, *, narrow: bool) -> Table:
     """A dozen stretches; --json and --html have all."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("time", "requests/s", "replicas", "ready", "TTFT p90 ms", "SLO kept", "USD"):
+    columns = ("time", "requests/s", "ready", "TTFT p90 ms", "SLO kept", "replicas", "USD")[
+        : 5 if narrow else 7
+    ]
+    for name in columns:
         table.add_column(name, justify="right")
     step = max(1, -(-len(run.windows) // SHOWN_WINDOWS))
     for window in run.windows[::step]:
-        table.add_row(*_window(window))
+        table.add_row(*_window(window)[: len(columns)])
     return table
 
 
@@ -147,9 +161,9 @@ def _window(window: Window) -> tuple[str, ...]:
         return "-" if value is None else format(value, form)
 
     return (
-        _clock(window.start_s), f"{window.request_per_s:.3g}", f"{sum(window.replicas.values()):.3g}",
-        f"{sum(window.ready.values()):.3g}", shown(window.ttft_ms_p90, ",.0f"), shown(window.kept_slo, ".1%"),
-        shown(window.usd, ",.2f"),
+        _clock(window.start_s), f"{window.request_per_s:.3g}", f"{sum(window.ready.values()):.3g}",
+        shown(window.ttft_ms_p90, ",.0f"), shown(window.kept_slo, ".1%"),
+        f"{sum(window.replicas.values()):.3g}", shown(window.usd, ",.2f"),
     )  # fmt: skip
 
 

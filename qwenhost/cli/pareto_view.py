@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PLOT_WIDTH: Final = 64
 PLOT_HEIGHT: Final = 14
+PLOT_MARGIN: Final = 8
 _NAMES: Final = string.ascii_lowercase + string.ascii_uppercase
 
 
@@ -41,7 +42,7 @@ def show_front(request: PlanRequest, known: Catalog, plan: Plan, *, as_json: boo
         return
     screen = console()
     stretches = configurations(front)
-    for line in plot(stretches):
+    for line in plot(stretches, width=min(PLOT_WIDTH, screen.width - PLOT_MARGIN)):
         screen.print(line, markup=False, soft_wrap=True)
     screen.print(_table(stretches), markup=False)
     screen.print("* the plan's choice. Quality is stated and not weighed.", style="dim", markup=False)
@@ -88,7 +89,9 @@ def _place(value: float, values: Sequence[float], cells: int) -> int:
 def _table(stretches: Mapping[str, Sequence[ParetoPoint]]) -> Table:
     from rich.table import Table
 
-    table = Table("", "on the front", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    table.add_column("on the front", overflow="fold")
     for title in ("in flight", "tok/s per user", "per GPU", "USD/Mtok out", "context"):
         table.add_column(title, justify="right", overflow="fold")
     table.add_column("quality change", overflow="fold")

@@ -208,6 +208,9 @@ def _show_why_not(request: PlanRequest, known: Catalog, plan: Plan, label: str, 
 def _show_refusal(
     request: PlanRequest, known: Catalog, error: InfeasibleError, why_not: str | None, *, as_json: bool
 ) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
     from qwenhost.planner import explain_rejections, plan_inputs, why_not_arithmetic
 
     lines = why_not_arithmetic(request, known, why_not) if why_not else []
@@ -216,7 +219,10 @@ def _show_refusal(
         found = {"schema": SCHEMA, "inputs": inputs, "chosen": None, "rejections": error.rejections}
         write_json(found | ({"why_not": lines} if why_not else {}))
         return
-    for line in [*explain_rejections(error.rejections), *lines]:
+    screen = console(stderr=True)
+    for line in explain_rejections(error.rejections):
+        screen.print(Padding(Text(line), (0, 0, 0, 2)))
+    for line in lines:
         say(f"  {line}")
 
 

@@ -36,7 +36,7 @@ def blocks(plan: Plan, *, top: int, with_reasons: bool, saved: Path | None) -> I
         for title, lines in explain(plan):
             if lines:
                 yield Text(f"\n{title}", style="bold")
-                yield "\n".join(lines)
+                yield from map(_wrapped, lines)
     if chosen.formula is not None:
         from qwenhost.cli.plan_simulated import comparison
 
@@ -48,6 +48,11 @@ def blocks(plan: Plan, *, top: int, with_reasons: bool, saved: Path | None) -> I
     yield Text("\nCommand", style="bold")
     yield _command(chosen)
     yield Text(_next(saved, with_reasons=with_reasons), style="dim")
+
+
+def _wrapped(line: str) -> RenderableType:
+    """A sentence wraps; a line of aligned figures stays as it is."""
+    return line if line.startswith(" ") or "  " in line else Text(line)
 
 
 def _rows(plan: Plan) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from qwenhost.errors import BadInputError
 if TYPE_CHECKING:
     from qwenhost.launcher.state import ServiceState
 
+WIDE = 100
 _COLOURS = {"ready": "green", "failed": "red", "backoff": "yellow", "draining": "yellow"}
 
 
@@ -47,18 +48,29 @@ def _print_table(states: list[ServiceState]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("name", "status", "phase", "restarts", "url", "what runs", box=None, pad_edge=False)
+    screen = console()
+    table = Table(box=None, pad_edge=False)
+    wide = screen.width >= WIDE
+    for name in (
+        "name",
+        "status",
+        *(("phase",) if wide else ()),
+        "restarts",
+        "url",
+        *(("what runs",) if wide else ()),
+    ):
+        table.add_column(name, overflow="fold", no_wrap=name in {"restarts", "url"})
     for state in states:
         colour = _COLOURS.get(state.status, "default")
         table.add_row(
             state.name,
             f"[{colour}]{state.status}[/]",
-            escape(state.progress),
+            *((escape(state.progress),) if wide else ()),
             str(state.restarts),
             state.base_url,
-            escape(state.label),
+            *((escape(state.label),) if wide else ()),
         )
-    console().print(table)
+    screen.print(table)
 
 
 def _print_details(state: ServiceState) -> None:

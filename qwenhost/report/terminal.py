@@ -33,9 +33,9 @@ def terminal(comparison: Comparison, *, width: int = 100) -> list[RenderableType
     bills = _bills(comparison, narrow=width < NARROW)
     parts: list[RenderableType] = [_verdict(comparison), bills, _self_host(comparison)]
     if moving_rows(comparison):
-        parts.append(_levers(comparison))
+        parts.append(_levers(comparison, narrow=width < NARROW))
     if any(_scored(row) for row in comparison.quality):
-        parts.append(_solved(comparison))
+        parts.append(_solved(comparison, narrow=width < NARROW))
     parts.append(_assumptions(comparison))
     return parts
 
@@ -52,26 +52,21 @@ def side_by_side(comparisons: Mapping[str, Comparison]) -> Table:
     return table
 
 
-def quote_table(quote: Quote) -> Table:
-    """API bills of a workload or a usage file."""
+def quote_table(quote: Quote, *, width: int = 100) -> Table:
+    """API bills of a workload or a usage file; the parts of each bill where there is room."""
     title = f"{quote.subject}, requests: {quote.requests:,}, prices of {quote.as_of}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(title), title_justify="left")
     for name in ("API", "cache"):
         table.add_column(name, overflow="fold")
-    for name in ("input", "write", "read", "output", "fees", "USD/request", "total"):
+    columns = ("input", "write", "read", "output", "fees", "USD/request", "total")
+    shown = slice(-2 if width < NARROW else 0, None)
+    for name in columns[shown]:
         table.add_column(name, justify="right", no_wrap=True)
     for line in quote.api:
         bill = line.breakdown
-        table.add_row(
-            escape(without_model(line.name)),
-            line.cache_policy,
-            *(
-                words.usd(v)
-                for v in (bill.uncached_input, bill.cache_write, bill.cache_read, bill.output, bill.fees)
-            ),
-            words.usd(line.usd_per_request),
-            words.usd(line.usd_total),
-        )
+        parts = (bill.uncached_input, bill.cache_write, bill.cache_read, bill.output, bill.fees)
+        cells = [words.usd(value) for value in (*parts, line.usd_per_request, line.usd_total)]
+        table.add_row(escape(without_model(line.name)), line.cache_policy, *cells[shown])
     return table
 
 
@@ -110,14 +105,16 @@ def _bills(comparison: Comparison, *, narrow: bool) -> Table:
     side = comparison.self_host
     own = (side.usd_per_month, side.usd_per_request, side.usd_per_mtok_input, side.usd_per_mtok_output)
     cells = [*(f"[bold]{words.usd(value)}[/]" for value in own), ""]
-    table.add_row(f"[bold]{escape(side.name)}[/]", *(cells[i] for i in shown))
+    name = "Self-hosted" if narrow else escape(side.name)
+    table.add_row(f"[bold]{name}[/]", *(cells[i] for i in shown))
     hosted = [line for line in comparison.api if line.kind == "hosted_qwen" and not line.is_baseline]
     for line in comparison.api:
         if line not in hosted[SHOWN_HOSTS:]:
             cells = _api_cells(line)
             table.add_row(_api_name(line), *(cells[i] for i in shown))
     if len(hosted) > SHOWN_HOSTS:
-        table.add_row(f"[dim]{len(hosted) - SHOWN_HOSTS} more hosts in --json and --html[/]")
+        table.caption = f"{len(hosted) - SHOWN_HOSTS} more hosts in --json and --html"
+        table.caption_justify = "left"
     return table
 
 
@@ -157,16 +154,16 @@ def _self_host(comparison: Comparison) -> Table:
     return table
 
 
-def _levers(comparison: Comparison) -> Table:
+def _levers(comparison: Comparison, *, narrow: bool) -> Table:
     """Break-even at both ends of each input, or the saving where there is no break-even."""
     by_volume = comparison.break_even.requests_per_day is not None
     what = "break-even" if by_volume else "saving a month"
     table = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, title=f"What moves the {what} most", title_justify="left"
     )
-    table.add_column("input")
-    for name in ("range", f"{what} at low", "at high", "basis"):
-        table.add_column(name, justify="right")
+    table.add_column("input", overflow="fold")
+    for name in ("range", f"{what} at low", "at high", "basis")[: 3 if narrow else 4]:
+        table.add_column(name, justify="right", overflow="fold")
     for row in moving_rows(comparison)[:SHOWN_LEVERS]:
         ends = (
             "none" if end is None else words.count(end)
@@ -174,7 +171,8 @@ def _levers(comparison: Comparison) -> Table:
         )
         saved = (words.usd(row.saving_at_low), words.usd(row.saving_at_high))
         shown = tuple(ends) if by_volume else saved
-        table.add_row(row.name, words.span(row.low, row.high, row.unit), *shown, row.basis)
+        basis = () if narrow else (row.basis,)
+        table.add_row(row.name, words.span(row.low, row.high, row.unit), *shown, *basis)
     return table
 
 
@@ -182,22 +180,22 @@ def _scored(row: QualityRow) -> bool:
     return row.unit == "%" and row.qwen is not None and row.baseline is not None
 
 
-def _solved(comparison: Comparison) -> Table:
+def _solved(comparison: Comparison, *, narrow: bool) -> Table:
     """The user's own rates where given, else the published pairs."""
     attempt = "session" if comparison.workload.requests_per_session > 1 else "request"
     title = f"What a solved task costs, an attempt being one {attempt}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     table.add_column("score", overflow="fold")
     theirs = escape(short_name(comparison.baseline))
-    for name in ("Qwen3.5", theirs, "USD/solved, self-hosted", theirs):
+    rates = () if narrow else ("Qwen3.5", theirs)
+    for name in (*rates, "USD/solved, self-hosted", theirs):
         table.add_column(name, justify="right")
     shown = [row for row in comparison.quality if _scored(row)][:SHOWN_SCORES]
     for row in shown:
         unlike = "" if row.like_for_like else " *"
         table.add_row(
             escape(row.benchmark + unlike),
-            f"{row.qwen:g}%",
-            f"{row.baseline:g}%",
+            *(() if narrow else (f"{row.qwen:g}%", f"{row.baseline:g}%")),
             words.solved(row.qwen_usd_per_solved, row.qwen_solved),
             words.solved(row.baseline_usd_per_solved, row.baseline_solved),
         )
