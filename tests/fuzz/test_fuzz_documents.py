@@ -165,7 +165,7 @@ def test_undamaged_documents_are_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READERS)
-@fuzzed(12, seed=st.integers(0, 2**64 - 1))
+@fuzzed(6, seed=st.integers(0, 2**64 - 1))
 def test_damaged_documents(name: str, seed: int) -> None:
     reader = READERS[name]
     damaged = damage(reader.document(), seed, reader.encode)
@@ -181,7 +181,7 @@ SERVICE = (("status",), ("status", "fuzzed"), ("status", "--json"), ("logs", "fu
 
 
 @pytest.mark.parametrize("argv", SERVICE, ids=" ".join)
-@fuzzed(15, seed=st.integers(0, 2**64 - 1))
+@fuzzed(6, seed=st.integers(0, 2**64 - 1))
 def test_damaged_state_of_a_service(argv: tuple[str, ...], seed: int) -> None:
     folder = Path(os.environ["XDG_STATE_HOME"]) / "qwenhost" / "fuzzed"
     folder.mkdir(parents=True, exist_ok=True)

