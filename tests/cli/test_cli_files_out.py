@@ -141,14 +141,17 @@ def test_an_interruption_while_writing_leaves_the_old_file(
 
 
 @EVERY
-def test_a_link_is_replaced_by_the_file(cli: Cli, writer: str, words: dict[str, str], tmp_path: Path) -> None:
-    """What it points to is not touched."""
+def test_a_link_keeps_pointing_where_it_does(
+    cli: Cli, writer: str, words: dict[str, str], tmp_path: Path
+) -> None:
+    """The file behind it is replaced, whole."""
     target, path = tmp_path / "target", tmp_path / "out"
-    target.write_text("another's")
+    target.write_text("of last week")
     path.symlink_to(target)
     assert cli(*(word.format(path, **words) for word in WRITERS[writer][0])).code == 0
-    assert not path.is_symlink()
-    assert target.read_text() == "another's"
+    assert path.readlink() == target
+    assert target.read_text().lower().startswith(WRITERS[writer][1].lower())
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["out", "target"]
 
 
 def test_what_cannot_be_planned_writes_no_plan(cli: Cli, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_our_own_bugs_are_a_sentence_with_their_place(cli: Cli, monkeypatch: pyt
     """Not called the user's mistake; --debug shows the traceback to report."""
     monkeypatch.setattr(wiring, "catalog", raising(ZeroDivisionError("ours")))
     done = cli("cost")
-    done.refused("a fault of qwenhost's own: ZeroDivisionError: ours", "qwenhost --debug", code=1)
+    done.refused("a fault of qwenhost's own: ZeroDivisionError: ours", "--debug", code=1)
     assert "test_cli_main.py:" in done.err or "cli/cost.py:" in done.err
     with pytest.raises(ZeroDivisionError):
         run(["--debug", "cost"])
