@@ -47,7 +47,7 @@ def run_fleet(known: Catalog, options: dict[str, Any], *, as_json: bool) -> int:
     else:
         with progress(setup.work.expected, setup.work.horizon_s) as on_progress:
             run = simulate(setup, setup.config.pools, options, on_progress=on_progress)
-        if options["html"] and not options["trace_file"]:
+        if options["html"]:
             curves = curves_of(setup, options)
     from qwenhost.cli.fleet_bill import with_api_bills
 
@@ -74,9 +74,10 @@ def find_replica_rate(known: Catalog, options: dict[str, Any], *, as_json: bool)
     from qwenhost.cli.simulation_setup import plan_of, planned_engine, workload_of
     from qwenhost.simulate.fleet_rate import Bench, find_rate
 
-    if options["concurrency"] or options["trace_file"]:
+    if options["concurrency"] or options["trace_file"] or options["ramp_up_s"]:
         raise BadInputError(
-            "--slo alone searches the rate of a workload", remedy="Leave --concurrency and --trace out."
+            "--slo alone searches the rate of a workload",
+            remedy="Leave --concurrency, --ramp-up and --trace out.",
         )
     plan = plan_of(known, options["plan_file"], {**options, "rate": None})
     config, step_time = planned_engine(known, plan, options["acceptance"])

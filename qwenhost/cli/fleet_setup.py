@@ -40,6 +40,8 @@ class Work:
     demand: Demand | None = None
     rate_at: Callable[[float], float] | None = None
     """Requests per second at an instant, where a curve is known: drawn from it, or seen in a trace."""
+    sizes: Workload | None = None
+    """A trace's own sizes, to measure a replica by."""
 
     def rate_between(self, since_s: float, until_s: float) -> float:
         """Mean requests per second, by the curve at a few instants."""
@@ -140,6 +142,8 @@ def _check(options: Mapping[str, Any]) -> None:
 
     if options["concurrency"]:
         refuse("--concurrency drives one engine", "Give a fleet --rate or --trace.")
+    if options["ramp_up_s"]:
+        refuse("--ramp-up has no effect on a fleet", "It is for the users of --concurrency.")
     if options["pools"] and (options["plan_file"] or options["gpus"] or options["fleet_replicas"]):
         refuse("--pool names plan, GPUs and replicas of each pool", "Leave --plan, --gpus, --replicas out.")
     if not options["trace_file"] and not options["rate"]:
@@ -241,7 +245,7 @@ def _work(known: Catalog, options: Mapping[str, Any], workload: Workload, pool: 
 
     config, seed, rate = pool.config, options["seed"], options["rate"]
     if options["trace_file"]:
-        return _trace_work(options, pool)
+        return _trace_work(options, workload, pool)
     if not options["days"]:
         count = options["count"] or 1000
 
@@ -268,19 +272,20 @@ def _work(known: Catalog, options: Mapping[str, Any], workload: Workload, pool: 
     )
 
 
-def _trace_work(options: Mapping[str, Any], pool: Pool) -> Work:
-    from qwenhost.simulate.fleet_demand import seen_rate
+def _trace_work(options: Mapping[str, Any], workload: Workload, pool: Pool) -> Work:
+    from qwenhost.simulate.fleet_demand import seen_rate, sizes_of
     from qwenhost.simulate.trace import read_trace
 
     arrivals = read_trace(options["trace_file"], block_size=pool.config.block_size, limit=options["count"])
     span = max(arrivals[-1].at_s, 1e-9)
     rate_at, peak = seen_rate([arrival.at_s for arrival in arrivals], span)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if options["schedules"] or options["find_fleet"]:
         notes = ("hours of a schedule count from the trace's first request, taken as Monday 00:00",)
     return Work(
-        options["trace_file"].name, lambda: arrivals, len(arrivals), span, peak, notes, rate_at=rate_at
-    )
+        options["trace_file"].name, lambda: arrivals, len(arrivals), span, peak, notes, rate_at=rate_at,
+        sizes=sizes_of(arrivals, workload),
+    )  # fmt: skip
 
 
 def _notes(

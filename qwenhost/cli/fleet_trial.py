@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from qwenhost.simulate.fleet_rate import RateSearch
     from qwenhost.simulate.fleet_result import FleetRun
 
+FEWEST_LOOKED_AT, MOST_LOOKED_AT = 400, 2000
+"""Requests of each run that measures what a replica carries."""
+
 
 def simulate(
     setup: Setup,
@@ -52,9 +55,14 @@ def curves_of(setup: Setup, options: dict[str, Any]) -> dict[str, RateSearch]:
     """Latency against load of one replica of each pool."""
     from qwenhost.simulate.fleet_rate import Bench, find_rate
 
+    # A short load is not worth a long look at its replicas.
+    requests = round(min(MOST_LOOKED_AT, max(FEWEST_LOOKED_AT, setup.work.expected)))
     return {
         pool.name: find_rate(
-            Bench(config=pool.config, workload=setup.workload, seed=options["seed"]),
+            Bench(
+                config=pool.config, workload=setup.work.sizes or setup.workload, requests=requests,
+                seed=options["seed"],
+            ),
             step_time, setup.slo, start=pool.weight,
         )
         for pool, step_time in zip(setup.config.pools, setup.step_times, strict=True)

@@ -20,6 +20,7 @@ from qwenhost.cli.options import (
 )
 from qwenhost.cli.output import console, write_json
 from qwenhost.cli.pricing_options import api_options
+from qwenhost.cli.ranges import FloatRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,8 @@ BILLED = ("baselines", "as_of", "cache", "batch", "residency")
 @click.option(
     "--requests", "count", type=click.IntRange(1), help="Requests to send.  [default: 1000, or the trace's]"
 )
+@click.option("--ramp-up", "ramp_up_s", type=FloatRange(0), default=0.0, metavar="S",
+              help="Let --concurrency users begin evenly over this time.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of everything drawn.")
 @click.option(
     "--acceptance", metavar="A1,A2", help="Accepted share by draft position, where the plan drafts."

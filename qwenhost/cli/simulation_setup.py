@@ -130,7 +130,7 @@ def run_load(
         simulator.open_loop(Arrival(at, request) for at, request in due)
         return {"kind": "open", "rate": rate, "arrivals": law}, assumptions(chosen)
     users = options["concurrency"] or max(1, round(plan.chosen.estimate.concurrency.value))
-    simulator.closed_loop(drawn, concurrency=users, count=count)
+    simulator.closed_loop(drawn, concurrency=users, count=count, ramp_s=options["ramp_up_s"])
     return {"kind": "closed", "concurrency": users}, assumptions(chosen)
 
 
@@ -146,6 +146,10 @@ def only_one_load(options: dict[str, Any]) -> None:
     given = [flag for flag, name in flags.items() if options.get(name)]
     if len(given) > 1:
         raise BadInputError(f"{' and '.join(given)} exclude each other", remedy="Give one of them.")
+    if options["ramp_up_s"] and given and given != ["--concurrency"]:
+        raise BadInputError(
+            f"--ramp-up has no effect with {given[0]}", remedy="It is for the users of --concurrency."
+        )
 
 
 def serve_simulated(known: Catalog, options: dict[str, Any]) -> None:

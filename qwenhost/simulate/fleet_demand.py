@@ -7,8 +7,11 @@ import math
 import random
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from qwenhost.errors import BadInputError
-from qwenhost.facts import Value
+from qwenhost.facts import TokenStats, Value
+from qwenhost.measurements import percentile
 from qwenhost.simulate.engine import Request
 from qwenhost.simulate.fleet_config import DAY_S
 from qwenhost.simulate.load import Arrival, Sizes, drawn_requests
@@ -151,6 +154,25 @@ def seen_rate(times: Sequence[float], span_s: float) -> tuple[Callable[[float], 
         return max((rates[int(at // width)] for at in same if at < span_s), default=0.0)
 
     return rate_at, max(counts) / min(width, span_s)
+
+
+def sizes_of(arrivals: Sequence[Arrival], workload: Workload) -> Workload:
+    """The workload with a recorded load's sizes, each request for itself, and the cache hits it states."""
+    prompts = [float(one.request.prompt_tokens) for one in arrivals]
+    cached = sum(one.request.assumed_cached_tokens for one in arrivals) / max(1.0, sum(prompts))
+    return msgspec.structs.replace(
+        workload, input_tokens=_stats(prompts),
+        output_tokens=_stats([float(one.request.output_tokens) for one in arrivals]),
+        prefix_hit_5m=cached, prefix_hit_1h=cached, prefix_hit_unbounded=cached, requests_per_session=1.0,
+    )  # fmt: skip
+
+
+def _stats(sizes: list[float]) -> TokenStats:
+    found = sorted(sizes)
+    if found[0] == found[-1]:
+        return TokenStats(mean=found[0])
+    p50, p90, p99 = (percentile(found, q) for q in (50, 90, 99))
+    return TokenStats(mean=math.fsum(found) / len(found), p50=p50, p90=p90, p99=p99)
 
 
 def demand_assumptions(workload: Workload, config: EngineConfig, demand: Demand) -> tuple[str, ...]:
