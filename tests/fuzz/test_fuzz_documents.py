@@ -80,7 +80,8 @@ READERS = {
     "counts": Reader(real.token_counts, ("compare", "--plan", "GOOD-plan", "--token-counts", "FILE")),
     "records": Reader(real.records, ("probe", "--from-records", "FILE", "--json"), lines),
     "records, page": Reader(
-        real.records, ("probe", "--from-records", "FILE", "--slo-ttft-ms", "60000", "--html", "OUT.html"), lines
+        real.records,
+        ("probe", "--from-records", "FILE", "--slo-ttft-ms", "60000", "--html", "OUT.html"), lines,
     ),
     "resume": Reader(lambda: real.records()[:-2], ("probe", "--resume", "FILE"), lines),
     "nodes": Reader(real.nodes, ("k8s", "plan", "FILE", "--json")),
