@@ -223,22 +223,17 @@ class TestFigures:
 
     def test_who_waits_is_counted_by_reason(self, start_live: Callable[..., LiveEngine]) -> None:
         """64 places: of 70 requests, 6 wait, all for capacity; the two gauges agree."""
-        engine = start_live(step_ms=20)
-        body = {"prompt": "x", "max_tokens": 100, "ignore_eos": True}
-        streams = [engine.stream("/v1/completions", body) for _ in range(64)]
-        for stream in streams:
-            next(stream)
-        late = [engine.connection() for _ in range(6)]
-        for connection in late:
-            raw = b'{"prompt": "x", "max_tokens": 100, "ignore_eos": true}'
+        engine = start_live(step_ms=100)
+        raw = b'{"prompt": "x", "max_tokens": 400, "ignore_eos": true}'
+        asked = [engine.connection() for _ in range(70)]
+        for connection in asked:
             connection.request("POST", "/v1/completions", raw, {"content-type": "application/json"})
         waiting = f"vllm:num_requests_waiting{{{RANK}}}"
-        engine.wait_for(lambda: engine.metrics()[waiting] == 6)
+        engine.wait_for(lambda: engine.host.in_flight == 70 and engine.metrics()[waiting] == 6)
         found = engine.metrics()
+        assert found[f"vllm:num_requests_running{{{RANK}}}"] == 64
         assert found[f'vllm:num_requests_waiting_by_reason{{{RANK},reason="capacity"}}'] == found[waiting]
-        for stream in streams:
-            stream.close()  # type: ignore[attr-defined]
-        for connection in late:
+        for connection in asked:
             connection.close()
 
 
