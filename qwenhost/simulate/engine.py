@@ -80,7 +80,9 @@ class Engine:
     def idle(self) -> bool:
         """Whether a step would do nothing."""
         scheduler = self.scheduler
-        return not scheduler.waiting and len(scheduler.running) == len(scheduler.ended) and not scheduler.overrun
+        return (
+            not scheduler.waiting and len(scheduler.running) == len(scheduler.ended) and not scheduler.overrun
+        )
 
     @property
     def load(self) -> int:
@@ -169,7 +171,7 @@ class Engine:
         if collect:
             emitted += [(sequence, 1) for sequence in first_tokens]
         return StepResult(
-            duration, steps, sum(n for _, n in chunks) if chunks else 0, width, first_tokens, finished, preempted, running,
+            duration, steps, sum(n for _, n in chunks), width, first_tokens, finished, preempted, running,
             held / self.pool.capacity, emitted, chunks, held, overrun,
         )  # fmt: skip
 
