@@ -174,7 +174,7 @@ def _messages(ask: Ask) -> dict[str, Any]:
     if ask.anthropic and ask.thinking:
         body["thinking"] = {"type": "enabled", "budget_tokens": THINKING_BUDGET}
         body["max_tokens"] = ask.max_tokens + THINKING_BUDGET
-    if ask.anthropic and ask.cache and messages:
+    if ask.anthropic and ask.cache and messages and messages[-1].get("content"):
         _mark_for_cache(messages[-1])
     return body
 

@@ -224,6 +224,8 @@ def test_a_system_prompt_alone_has_nowhere_to_be_marked() -> None:
     """The API refuses it in its own words; it is no reason to fail before."""
     found = body("messages", messages=[{"role": "system", "content": "s"}], anthropic=True, cache=True)
     assert (found["system"], found["messages"]) == ("s", [])
+    for empty in ({"role": "user"}, {"role": "user", "content": None}, {"role": "user", "content": []}):
+        assert body("messages", messages=[empty], anthropic=True, cache=True)["messages"] == [empty]
 
 
 @pytest.mark.parametrize(
