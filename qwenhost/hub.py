@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
+import os
 from typing import Final
 
 from huggingface_hub import errors
@@ -22,7 +22,7 @@ _HTTP_LIBRARIES: Final = ("httpx", "httpx2", "httpcore", "httpcore2", "requests"
 
 def is_path(ref: str) -> bool:
     """Whether ``ref`` names a folder; repositories are ``OWNER/NAME``."""
-    return ref.startswith((".", "/", "~")) or ref.count("/") != 1 or Path(ref).is_dir()
+    return ref.startswith((".", "/", "~")) or ref.count("/") != 1 or os.path.isdir(ref)  # noqa: PTH112 - takes any name
 
 
 class translated:  # noqa: N801 - used as a word: with translated(ref)

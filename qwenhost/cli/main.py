@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Any, Final
 import click
 
 from qwenhost import __version__
-from qwenhost.errors import QwenhostError
+from qwenhost.errors import BadInputError, QwenhostError
 
 # Name -> (module:attribute, one line of help). The line stands here so that --help imports no command.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -184,8 +185,16 @@ def run(argv: list[str]) -> int:
     except Exception as error:
         if asked.get("debug"):
             raise
-        return _show(error if isinstance(error, QwenhostError) else _fault(error))
+        return _show(error if isinstance(error, QwenhostError) else _too_long(error) or _fault(error))
     return result if isinstance(result, int) else 0
+
+
+def _too_long(error: Exception) -> QwenhostError | None:
+    """A name beyond what the system takes: wherever it is first looked at, it is the user's mistake."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return None
+    said = f"{str(error.filename)[:60]}...: the name of a file or folder is too long"
+    return BadInputError(said, remedy="Give a path whose parts have at most 255 characters.")
 
 
 def _fault(error: Exception) -> QwenhostError:

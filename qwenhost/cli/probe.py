@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,19 +88,36 @@ def command(
     from qwenhost.cli import probe_sweep
     from qwenhost.cli.probe_config import config_of
     from qwenhost.cli.probe_view import print_summary
-    from qwenhost.errors import BadInputError
-    from qwenhost.files import write_atomically
     from qwenhost.measurements import measurements_to_json
 
     take_goodput(options)
-    for flag, file in (("--save", save), ("--html", html), ("--csv", csv_file)):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise BadInputError(f"{flag} {file}: no such folder", remedy="Make the folder first.")
+    _require_folders({"--save": save, "--html": html, "--csv": csv_file})
     _require_one_source(options)
     if wants_sweep(options):
         files = probe_sweep.Files(save=save, html=html, csv=csv_file)
         return probe_sweep.run(config_of(ctx, options), options, files, as_json=as_json)
     measured, records = _recorded(options) if options["from_records"] else _measured(ctx, options)
+    _write(measured, records, save=save, html=html, csv_file=csv_file)
+    if as_json:
+        write_json(measurements_to_json(measured))
+    else:
+        print_summary(measured)
+    return _exit_code(measured, slo_named=slo_given(options))
+
+
+def _write(
+    measured: Measurements,
+    records: Sequence[RequestRecord],
+    *,
+    save: Path | None,
+    html: Path | None,
+    csv_file: Path | None,
+) -> None:
+    from qwenhost.files import write_atomically
+    from qwenhost.measurements import measurements_to_json
+
+    if save is not None:
+        write_atomically(save, measurements_to_json(measured))
     if html is not None:
         from qwenhost.report.probe_page import run_html
 
@@ -109,13 +127,15 @@ def command(
 
         slo = None if measured.goodput is None else measured.goodput.slo
         write_atomically(csv_file, requests_csv(records, slo).encode())
-    if save is not None:
-        write_atomically(save, measurements_to_json(measured))
-    if as_json:
-        write_json(measurements_to_json(measured))
-    else:
-        print_summary(measured)
-    return _exit_code(measured, slo_named=slo_given(options))
+
+
+def _require_folders(files: dict[str, Path | None]) -> None:
+    """Before a long run, not after it."""
+    from qwenhost.errors import BadInputError
+
+    for flag, file in files.items():
+        if file is not None and not os.path.isdir(file.absolute().parent):  # noqa: PTH112 - long names too
+            raise BadInputError(f"{flag} {file}: no such folder", remedy="Make the folder first.")
 
 
 def _require_one_source(options: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def load_catalog(extra_dirs: Sequence[Path] = (), *, use_cache: bool = True) -> 
 
 
 def _read(path: Path) -> Folder:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - pathlib's fails on a name that is too long
         raise BadInputError(
             f"{path}: no such folder of profiles",
             remedy="Name a folder of YAML files with --profiles or QWENHOST_PROFILES.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fuzz_kit import DEEP, LONG_NUMBER
 
+from qwenhost.cli.main import run
 from qwenhost.errors import BadInputError
 from qwenhost.kubernetes import read_manifests
 from qwenhost.launcher.load import read_metrics
@@ -67,3 +68,24 @@ def test_a_conversation_in_which_the_user_says_nothing(tmp_path: Path) -> None:
     file.write_text('{"messages":[{"role":"assistant","content":"Hi"}]}')
     with pytest.raises(BadInputError, match="the user says nothing"):
         FilePrompts(file, max_tokens=7).turns(0, 3)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["profiles", "check", "x" * 5000],
+        ["--profiles", "x" * 5000, "plan", "--gpus", "2xH200"],
+        ["plan", "--gpus", "2xH200", "--checkpoint", "x" * 5000],
+        ["probe", "http://127.0.0.1:9", "--save", "x" * 5000 + "/m.json"],
+        ["compare", "--plan", "x" * 5000],
+        ["fetch", "x" * 5000],
+    ],
+)
+def test_a_name_longer_than_the_system_takes_is_bad_input(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Wherever it is first looked at."""
+    assert run(argv) == 2
+    said = capsys.readouterr().err
+    assert "fault of qwenhost" not in said
+    assert "Traceback" not in said

@@ -108,12 +108,13 @@ def test_a_rotated_key_is_known_at_once_and_the_engine_is_not_restarted(service:
     question = json.dumps(
         {"model": "claude-x", "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]}
     ).encode()
-    assert service.ask("POST", "/v1/messages", {"x-api-key": "bob-key-1"}, question)[0] == 200
+    kind = {"Content-Type": "application/json"}
+    assert service.ask("POST", "/v1/messages", {"x-api-key": "bob-key-1", **kind}, question)[0] == 200
     new = service.keys.with_name("keys.new")
     new.write_text(f"alice: {KEY}\nbob: bob-key-2\n")
     new.replace(service.keys)
-    assert service.ask("POST", "/v1/messages", {"x-api-key": "bob-key-1"}, question)[0] == 401
-    assert service.ask("POST", "/v1/messages", {"x-api-key": "bob-key-2"}, question)[0] == 200
+    assert service.ask("POST", "/v1/messages", {"x-api-key": "bob-key-1", **kind}, question)[0] == 401
+    assert service.ask("POST", "/v1/messages", {"x-api-key": "bob-key-2", **kind}, question)[0] == 200
     time.sleep(6)  # longer than a pulse of the supervisor
     assert (service.state.status, service.state.engine_pid) == ("ready", pid)
 

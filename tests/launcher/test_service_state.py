@@ -75,7 +75,7 @@ def test_a_state_without_its_supervisor_is_failed(home: ServiceHome) -> None:
 def test_a_foreign_file_is_named(home: ServiceHome) -> None:
     """Not a traceback of the decoder."""
     home.state_file.write_text("{}")
-    with pytest.raises(BadInputError, match=r"state\.json: not a service state"):
+    with pytest.raises(BadInputError, match=r"state\.json: schema is None, expected 'qwenhost\.service/1'"):
         home.read_state()
 
 

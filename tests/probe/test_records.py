@@ -72,7 +72,7 @@ def test_a_recording_that_was_cut_off_still_counts(recorded: tuple[Path, ProbeRe
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "line 1"), ("{}\n", "line 1"), ("nonsense\n", "line 1")],
+    [("", "line 1"), ("{}\n", "schema is None, expected"), ("nonsense\n", "line 1")],
 )
 def test_another_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
     """With the line and how to write one."""
