@@ -87,9 +87,11 @@ def real_time(plan: str) -> dict[str, float]:
         port = next(int(line.rsplit(":", 1)[1]) for line in lines if "Starting vLLM server" in line)
         next(line for line in lines if "startup complete" in line)
         before, begun = server.cpu_times(), time.perf_counter()
-        asyncio.run(client(port))
-        wall, after = time.perf_counter() - begun, server.cpu_times()
-        server.terminate()
+        try:
+            asyncio.run(client(port))
+            wall, after = time.perf_counter() - begun, server.cpu_times()
+        finally:
+            server.terminate()
     cpu = after.user + after.system - before.user - before.system
     return {
         "tokens": STREAMS * TOKENS,
@@ -116,6 +118,8 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Wait for the end mark, which may come in two pieces."""
+        if not self._tail and not data.startswith(b"HTTP/1.1 200"):
+            sys.exit(f"the engine refused: {data[:200]!r}")
         self._tail = (self._tail + data)[-16:]
         if b"[DONE]" in self._tail and self._transport is not None:
             self._transport.close()
@@ -126,10 +130,8 @@ async def client(port: int) -> None:
     """All streams at once."""
     fields = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": TOKENS}
     body = json.dumps(fields | {"ignore_eos": True, "stream": True}).encode()
-    request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (
-        len(body),
-        body,
-    )
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     loop = asyncio.get_running_loop()
     opened = [
         await loop.create_connection(lambda: Stream(request), "127.0.0.1", port) for _ in range(STREAMS)
