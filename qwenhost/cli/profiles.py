@@ -123,6 +123,7 @@ def check(ctx: click.Context, folder: Path | None, freshness: int | None, as_jso
         if not as_json:
             raise
         write_json({"ok": False, "mistakes": error.mistakes})
+        say(f'Error: mistakes in profiles: {len(error.mistakes):,}; see "mistakes" on stdout.')
         ctx.exit(error.exit_code)
     facts = dated_facts(known)
     old = _older(known, facts, freshness)

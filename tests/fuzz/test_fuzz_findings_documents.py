@@ -73,7 +73,6 @@ def test_the_largest_number_is_not_beyond_itself(tmp_path: Path) -> None:
     assert ran("render", saved(tmp_path, "plan.json", at_edge)).code == 0
 
 
-@pytest.mark.xfail(strict=False, reason="open: which figure a calibration names")
 @pytest.mark.parametrize("rate", [0.0, -0.0])
 def test_a_run_that_delivered_nothing_teaches_no_rate(tmp_path: Path, rate: float) -> None:
     """Was a division by zero: a relative error has no meaning where nothing was measured."""

@@ -206,7 +206,6 @@ def prepare() -> None:
         (HOME / "loop").symlink_to("loop")
 
 
-@pytest.mark.xfail(strict=False, reason="open: profiles check of an empty name says no reason")
 @pytest.mark.parametrize("name", RUN)
 @fuzzed(10, seed=st.integers(0, 2**64 - 1))
 def test_options(name: str, seed: int) -> None:

@@ -39,7 +39,6 @@ def errors_ms(result: ProbeResult, told: dict[str, Any]) -> dict[str, list[float
     return found
 
 
-@pytest.mark.xfail(strict=False, reason="a busy machine")
 @pytest.mark.parametrize("load", [{"rate": 20.0, "requests": 30}, {"concurrency": 4, "requests": 24}])
 def test_reported_times_are_the_servers_own_within_a_millisecond(
     truth: Any, measure: Callable[..., ProbeResult], load: dict[str, Any]
@@ -47,33 +46,43 @@ def test_reported_times_are_the_servers_own_within_a_millisecond(
     """TTFT, every gap and end-to-end time within 1 ms at p99, where the truth is the server's log."""
     for _ in range(TRIES):
         truth.told()
+        waited_s = truth.waited_s()
         result = measure(truth.url("ttft=0.05,itl=0.01"), output=20, **load)
         errors = errors_ms(result, truth.told())
         assert min(errors["token"]) > -0.5, "a stamp half a millisecond before the token was written"
         p50, p99 = ({k: percentile(sorted(v), q) for k, v in errors.items()} for q in (50, 99))
-        assert max(p50.values()) < 1.0
-        if max(p99.values()) < 1.0:
+        if max(p50.values()) < 1.0 and max(p99.values()) < 1.0:
             return
-    # Where other processes held the cores meanwhile (the kernel counts it), the tail is theirs.
-    said = f"p99 of reported minus true in ms: {p99}, {result.measurements.client}"
-    assert result.measurements.client["cpu_wait_share"] > 0.01, said
+        waited_s = truth.waited_s() - waited_s
+    said = f"reported minus true in ms: p50 {p50}, p99 {p99}"
+    assert disturbed(result, waited_s), said
 
 
-@pytest.mark.xfail(strict=False, reason="a busy machine")
+def disturbed(result: ProbeResult, server_waited_s: float) -> bool:
+    """Whether others held the cores meanwhile, as the kernel counts it: a late stamp is then theirs."""
+    duration_s = result.measurements.duration_s
+    return result.measurements.client["cpu_wait_share"] > 0.01 or server_waited_s > 0.01 * duration_s
+
+
 def test_request_reaches_the_server_when_the_record_says_it_was_sent(
     truth: Any, measure: Callable[..., ProbeResult]
 ) -> None:
     """The server reads a request after it was sent, half of them within a millisecond."""
-    truth.told()
-    result = measure(truth.url("ttft=0.02"), rate=30.0, requests=20)
-    told = truth.told()
-    seed = result.measurements.workload.seed
-    transit = sorted(
-        told[f"qwenhost-{seed:x}-{r.index}"]["received"] - result.clock_zero_s - r.sent_s
-        for r in result.records
-    )
-    assert transit[0] > 0
-    assert transit[10] < 0.001
+    for _ in range(TRIES):
+        truth.told()
+        waited_s = truth.waited_s()
+        result = measure(truth.url("ttft=0.02"), rate=30.0, requests=20)
+        told = truth.told()
+        seed = result.measurements.workload.seed
+        transit = sorted(
+            told[f"qwenhost-{seed:x}-{r.index}"]["received"] - result.clock_zero_s - r.sent_s
+            for r in result.records
+        )
+        assert transit[0] > 0
+        if transit[10] < 0.001:
+            return
+        waited_s = truth.waited_s() - waited_s
+    assert disturbed(result, waited_s), transit
 
 
 def test_a_stalled_server_shows_in_the_latency_of_all_who_came_meanwhile(

@@ -30,6 +30,10 @@ class Truth:
             told: dict[str, Any] = json.load(answer)
         return told
 
+    def waited_s(self) -> float:
+        """How long it has been ready to run and without a core, since it began."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) / 1e9
+
     def stop(self) -> None:
         self.process.kill()
         self.process.communicate()
