@@ -68,8 +68,8 @@ def command(
     is the share of prompt tokens that an earlier prompt held.
 
     --sweep measures several loads; --find-rate and --find-concurrency double the load, then bisect, until
-    the highest that keeps the SLO is known with --confidence. They print one object with every run, and
-    --save writes the found run.
+    the highest that keeps the SLO is known with --confidence; a rate must hold from an empty server and
+    after a rush at twice the rate. They print one object with every run, and --save writes the found run.
 
     Exit codes: 0 measured, 4 nobody answers, 5 void, a limit given with --slo-... was missed, or none
     found that keeps it, 130 interrupted.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qwenhost.probe import ProbeConfig
-    from qwenhost.probe.sweep import Axis, Point, Sweep
+    from qwenhost.probe.bench import Axis, Point
+    from qwenhost.probe.sweep import Sweep
 
 _ABOVE_ZERO = FloatRange(0, min_open=True)
 _OPTIONS = (
@@ -212,5 +213,5 @@ def _row(point: Point) -> list[str]:
         *("-" if value is None else f"{value:,.1f}" for value in shown),
         kept,
         f"{point.share_low:.0%} to {point.share_high:.0%}",
-        "[red]void[/red]" if measured.void else point.verdict,
+        "[red]void[/red]" if measured.void else point.said,
     ]

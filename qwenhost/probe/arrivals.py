@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Law = Literal["constant", "poisson", "gamma"]
 
+RUSH = 2.0
+"""How many times the rate is offered in a rush."""
 SLOTS_PER_S = 2000
 """A closed loop opens its slots at this pace, so that a thousand first requests are not sent late."""
 
@@ -62,6 +64,32 @@ def schedule(
         end = duration_s
         due = takewhile(lambda t: t < end, due)
     return list(due if n is None else islice(due, n))
+
+
+def after_rush(
+    law: Law,
+    rate: float,
+    *,
+    rush_s: float,
+    n: int | None,
+    duration_s: float | None,
+    seed: int,
+    burstiness: float,
+) -> list[float]:
+    """Due times at ``RUSH`` times the rate for ``rush_s`` seconds, then at the rate; all of them count.
+
+    After the rush a server has more in hand than the rate alone would give it: one that keeps up works it
+    off, one that does not never will. The arguments are those of :func:`schedule`.
+
+    Raises:
+        ValueError: as :func:`schedule`.
+    """
+    rush = schedule(law, RUSH * rate, n=n, duration_s=rush_s, seed=seed, burstiness=burstiness)
+    rest = schedule(
+        law, rate, n=None if n is None else n - len(rush), seed=seed + 1, burstiness=burstiness,
+        duration_s=None if duration_s is None else max(0.0, duration_s - rush_s),
+    )  # fmt: skip
+    return [*rush, *(rush_s + at for at in rest)]
 
 
 def _law(law: Law, rate: float, seed: int, burstiness: float) -> Iterator[float]:

@@ -42,6 +42,8 @@ class ProbeConfig(Value, frozen=True, kw_only=True):
     """Shape of the gamma law."""
     ramp_to: float | None = None
     """Rate at the end of ``duration_s``, reached in a straight line from ``rate``."""
+    rush_s: float = 0.0
+    """Of an open loop: so long it begins with twice the rate, and finds a server that is full."""
     ramp_up_s: float = 0.0
     """Over which a closed loop's slots open. About a request's length leaves no burst at the start."""
     requests: int | None = None

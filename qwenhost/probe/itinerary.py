@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from qwenhost.probe.arrivals import closed_loop, schedule
+from qwenhost.probe.arrivals import after_rush, closed_loop, schedule
 
 if TYPE_CHECKING:
     from qwenhost.probe.config import ProbeConfig
@@ -45,16 +45,7 @@ def itinerary(config: ProbeConfig, course: Course, earlier: Earlier, seed: int) 
     due = course.due_s
     if due is None:
         assert config.rate is not None  # noqa: S101 - checked in ProbeConfig.check
-        share, planned = course.starts_share, config.planned_requests
-        due = schedule(
-            config.arrivals,
-            config.rate * share,
-            ramp_to=None if config.ramp_to is None else config.ramp_to * share,
-            n=None if planned is None else math.ceil(planned * share),
-            duration_s=config.planned_duration_s,
-            seed=seed,
-            burstiness=config.burstiness,
-        )
+        due = _schedule(config, config.rate, course.starts_share, seed)
     # Sixteen bytes a request: a soak has millions.
     instants, indices = array("d"), array("q")
     for at, index in zip(due, starts, strict=False):
@@ -68,6 +59,22 @@ def itinerary(config: ProbeConfig, course: Course, earlier: Earlier, seed: int) 
         starts=iter(indices),
         limit=course.requests_in(indices),
     )
+
+
+def _schedule(config: ProbeConfig, rate: float, share: float, seed: int) -> list[float]:
+    """Of those requests, a share of all, that wait for no answer."""
+    planned, law, burstiness = config.planned_requests, config.arrivals, config.burstiness
+    n = None if planned is None else math.ceil(planned * share)
+    if config.rush_s:
+        return after_rush(
+            law, rate * share, rush_s=config.rush_s, n=n, duration_s=config.planned_duration_s, seed=seed,
+            burstiness=burstiness,
+        )  # fmt: skip
+    ramp_to = None if config.ramp_to is None else config.ramp_to * share
+    return schedule(
+        law, rate * share, ramp_to=ramp_to, n=n, duration_s=config.planned_duration_s, seed=seed,
+        burstiness=burstiness,
+    )  # fmt: skip
 
 
 def _enough(course: Course, starts: Iterator[int], requests: int) -> list[int]:

@@ -102,6 +102,13 @@ class Search(Value, frozen=True, kw_only=True):
             low=at if meets else self.low, high=self.high if meets else at,
         )  # fmt: skip
 
+    def lowered(self, low: float | None) -> Search:
+        """The search after its highest load was found not to hold: back to a lower one that met, if any."""
+        return Search(
+            start=self.start, whole=self.whole, tolerance=self.tolerance, most=self.most, low=low,
+            high=self.low,
+        )  # fmt: skip
+
     @property
     def next(self) -> float | None:
         """Where to look; None when there is nothing left to find out."""

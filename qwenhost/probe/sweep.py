@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from qwenhost.errors import BadInputError
 from qwenhost.facts import Slo, Value
-from qwenhost.measurements import Measurements, RequestRecord
-from qwenhost.probe.saturation import LOOKS, Rule, Search, Verdict
+from qwenhost.probe.bench import Axis, Bench, End, Point
+from qwenhost.probe.saturation import Rule, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from qwenhost.probe.bench import Measure
     from qwenhost.probe.config import ProbeConfig
-    from qwenhost.probe.load import ProbeResult
 
 SCHEMA: Final = "qwenhost.sweep/1"
-Axis = Literal["concurrency", "rate"]
-End = Literal["complete", "sure", "limit", "none_meets", "time", "void", "interrupted"]
-
-_SETTLED_E2ES: Final = 4.0
-"""An open loop runs for at least so many requests' lengths: a queue needs time to show."""
-_SEED_STEP: Final = 1_000_003
-
-
-class Point(Value, frozen=True, kw_only=True):
-    """One load and what was seen there."""
-
-    at: float
-    """Requests in flight, or requests per second."""
-    measurements: Measurements
-    """Of the last look, the longest."""
-    looks: int
-    judged: int
-    """Requests after the start-up phase, over all looks that are not void."""
-    kept_slo: int
-    share_low: float
-    """The share that keeps the SLO is at least this..."""
-    share_high: float
-    """...and at most this, one-sided each, at the sweep's confidence over all looks."""
-    verdict: Verdict
 
 
 class Sweep(Value, frozen=True, kw_only=True):
@@ -72,13 +48,6 @@ class Sweep(Value, frozen=True, kw_only=True):
         return next((point for point in self.points if point.at == self.found_at), None)
 
 
-class Measure(Protocol):
-    """How one run is made: ``run_probe``, or a model of a server in tests."""
-
-    def __call__(self, config: ProbeConfig, /) -> ProbeResult:
-        """Offer the load and measure."""
-
-
 class Plan(Value, frozen=True, kw_only=True):
     """What a search may do."""
 
@@ -105,7 +74,7 @@ def run_sweep(config: ProbeConfig, axis: Axis, loads: Sequence[float], *, measur
         )
     began = time.monotonic()
     # Without limits nothing can be missed; the intervals are then of the share that succeeded.
-    bench = _Bench(config, axis, _rule(config.slo or Slo(), 0.95), measure)
+    bench = Bench(config, axis, _rule(config.slo or Slo(), 0.95), measure)
     end: End = "complete"
     for load in sorted(set(loads)):
         bench.look(load, config.requests)
@@ -137,16 +106,24 @@ def find_limit(config: ProbeConfig, plan: Plan, *, measure: Measure) -> Sweep:
     if slo is None or not _has_limits(slo):
         raise BadInputError("there is no SLO to keep", remedy="Give --slo-ttft-ms or --slo-tpot-ms.")
     began = time.monotonic()
-    bench = _Bench(config, plan.axis, _rule(slo, plan.confidence), measure, _queue_shows_s(slo, plan))
+    bench = Bench(config, plan.axis, _rule(slo, plan.confidence), measure, _queue_shows_s(slo, plan))
     search = Search(
         start=min(plan.start or bench.one_at_a_time(), plan.most), whole=plan.axis == "concurrency",
         tolerance=plan.tolerance, most=plan.most,
     )  # fmt: skip
     end: End | None = "interrupted" if bench.interrupted else None
-    while end is None and (at := search.next) is not None:
-        verdict, end = bench.decide(at, deadline=began + plan.within_s)
-        if end is None:
-            search = search.told(at, meets=verdict == "meets")
+    deadline = began + plan.within_s
+    while end is None:
+        if (at := search.next) is not None:
+            verdict, end = bench.decide(at, deadline=deadline)
+            if end is None:
+                search = search.told(at, meets=verdict == "meets")
+        elif search.low is not None and plan.axis == "rate" and not bench.held(search.low):
+            verdict, end = bench.decide(search.low, deadline=deadline, full=True)
+            if end is None and verdict != "meets":
+                search = search.lowered(bench.below(search.low))
+        else:
+            break
     end = end or ("sure" if search.closed else "limit" if search.low is not None else "none_meets")
     return Sweep(
         axis=plan.axis, mode="find", slo=slo, confidence=plan.confidence, tolerance=plan.tolerance,
@@ -158,130 +135,6 @@ def find_limit(config: ProbeConfig, plan: Plan, *, measure: Measure) -> Sweep:
 def sweep_to_json(sweep: Sweep) -> bytes:
     """Indented JSON."""
     return msgspec.json.format(msgspec.json.encode(sweep), indent=2) + b"\n"
-
-
-def judged(result: ProbeResult) -> list[RequestRecord]:
-    """Requests due once the first had completed: before that the server was filling up."""
-    load = result.measurements.load
-    since = load.rate_window_s[0] if load.rate_window == "steady" and load.rate_window_s else -math.inf
-    return [r for r in result.records if r.scheduled_s >= since and r.error != "interrupted"]
-
-
-class _Tally:
-    def __init__(self) -> None:
-        self.looks = self.good = self.total = 0
-        self.void_reason: str | None = None
-        self.last: Measurements | None = None
-
-
-class _Bench:
-    """Makes the runs and keeps the evidence."""
-
-    def __init__(
-        self, config: ProbeConfig, axis: Axis, rule: Rule, measure: Measure, open_loop_s: float = 0.0
-    ) -> None:
-        self.rule, self._open_loop_s = rule, open_loop_s
-        self.interrupted = False
-        self._config, self._axis, self._measure = config, axis, measure
-        self._tallies: dict[float, _Tally] = {}
-        self._runs = 0
-        self._e2e_s = 0.0
-
-    def one_at_a_time(self) -> float:
-        """A load at which requests do not meet: one in flight, or the rate that keeps one in flight."""
-        if self._axis == "concurrency":
-            return 1.0
-        alone = {"concurrency": 1, "rate": None, "requests": 5, "duration_s": None}
-        measured = self._run(alone, "alone").measurements
-        return 1 / max(self._e2e_s, 1e-3) if measured.requests.completed else 1.0
-
-    def decide(self, at: float, *, deadline: float) -> tuple[Verdict, End | None]:
-        """Look until sure, four times at most; or the reason why the search ends here."""
-        requests = self._config.requests or self.rule.first_look
-        for _ in range(LOOKS):
-            count = self._enough(at, requests)
-            if time.monotonic() + self._seconds(at, count) > deadline:
-                return "undecided", "time"
-            verdict = self.look(at, count)
-            if self.interrupted:
-                return verdict, "interrupted"
-            if verdict != "undecided":
-                return verdict, None
-            requests *= 2
-        tally = self._tallies[at]
-        return "undecided", "void" if tally.total == 0 else None
-
-    def look(self, at: float, requests: int | None) -> Verdict:
-        """One run; a void one is no evidence."""
-        tally = self._tallies.setdefault(at, _Tally())
-        tally.looks += 1
-        load: dict[str, object] = {"requests": requests, "concurrency": None, "rate": None}
-        load[self._axis] = int(at) if self._axis == "concurrency" else at
-        result = self._run(load, f"{self._axis}-{at:g}-{tally.looks}")
-        tally.last = result.measurements
-        # Where nothing at all succeeded the load was too much; that says nothing ill of the client.
-        nothing = result.measurements.requests.completed == 0 and bool(result.records)
-        if result.measurements.void and not nothing:
-            tally.void_reason = result.measurements.void_reason
-        else:
-            slo = self._config.slo or Slo()
-            steady = judged(result)
-            tally.good += sum(record.meets(slo) for record in steady)
-            tally.total += len(steady)
-        verdict = self.rule.verdict(tally.good, tally.total)
-        if verdict == "meets":
-            self._note_length(result.measurements)
-        return verdict
-
-    def points(self) -> tuple[Point, ...]:
-        """Ascending."""
-        points = []
-        for at, tally in sorted(self._tallies.items()):
-            assert tally.last is not None  # noqa: S101 - set by every look
-            low, high = self.rule.interval(tally.good, tally.total)
-            verdict = self.rule.verdict(tally.good, tally.total)
-            point = Point(
-                at=at, measurements=tally.last, looks=tally.looks, judged=tally.total,
-                kept_slo=tally.good, share_low=low, share_high=high, verdict=verdict,
-            )  # fmt: skip
-            points.append(point)
-        return tuple(points)
-
-    def void_reason(self) -> str | None:
-        """The last that was given."""
-        reasons = [t.void_reason for t in self._tallies.values() if t.void_reason]
-        return reasons[-1] if reasons else None
-
-    def _enough(self, at: float, judged_requests: int) -> int:
-        """Requests of a run: those to be judged and those that fill the server first."""
-        if self._axis == "concurrency":
-            return judged_requests + int(at)
-        settled_s = max(_SETTLED_E2ES * self._e2e_s, self._open_loop_s)
-        return math.ceil(max(judged_requests + at * self._e2e_s, at * settled_s))
-
-    def _seconds(self, at: float, count: int) -> float:
-        """About how long that takes; longer where the server is overloaded."""
-        rounds = count / at if self._axis == "rate" else math.ceil(count / at) * self._e2e_s
-        return rounds + self._e2e_s
-
-    def _run(self, load: Mapping[str, object], name: str) -> ProbeResult:
-        config = msgspec.structs.replace(self._config, **load)
-        changes: dict[str, object] = {}
-        if config.seed is not None:  # Other prompts in each run: none may find another's in the cache.
-            changes["seed"] = config.seed + _SEED_STEP * self._runs
-        if config.records is not None:
-            changes["records"] = config.records.with_stem(f"{config.records.stem}-{name}")
-        self._runs += 1
-        result = self._measure(msgspec.structs.replace(config, **changes))
-        self.interrupted = result.measurements.interrupted
-        if not self._e2e_s:
-            self._note_length(result.measurements)
-        return result
-
-    def _note_length(self, measured: Measurements) -> None:
-        """How long requests take while the SLO holds; those of an overloaded server would only mislead."""
-        if measured.e2e_ms.p50 is not None:
-            self._e2e_s = measured.e2e_ms.p50 / 1000
 
 
 def _rule(slo: Slo, confidence: float) -> Rule:
@@ -315,9 +168,11 @@ def _unbroken(points: Sequence[Point]) -> list[Point]:
     return kept
 
 
-def _reason(end: End, search: Search, plan: Plan, bench: _Bench) -> str:
+def _reason(end: End, search: Search, plan: Plan, bench: Bench) -> str:
     unit = "in flight" if plan.axis == "concurrency" else "requests/s"
     low = "none" if search.low is None else f"{search.low:.4g} {unit}"
+    if search.low is not None and plan.axis == "rate" and not bench.held(search.low):
+        low += " (from an empty server only)"
     high = "nothing above it" if search.high is None else f"{search.high:.4g}"
     return {
         "sure": f"{low} keeps the SLO, {high} was not shown to",

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from qwenhost.facts import Slo
     from qwenhost.measurements import RequestRecord
-    from qwenhost.probe.sweep import Point, Sweep
+    from qwenhost.probe.bench import Point
+    from qwenhost.probe.sweep import Sweep
 
 _OF_RECORD: Final = (
     "index", "scheduled_s", "sent_s", "send_lag_ms", "ttft_ms", "tpot_ms", "e2e_ms", "first_visible_s",
@@ -40,7 +41,7 @@ def loads_csv(swept: Sweep) -> str:
 
 def _load(point: Point, latencies: Sequence[str]) -> list[Any]:
     measured = point.measurements
-    row: list[Any] = [point.at, point.verdict, int(measured.void), point.judged, point.kept_slo]
+    row: list[Any] = [point.at, point.said, int(measured.void), point.judged, point.kept_slo]
     row += [point.share_low, point.share_high, measured.requests.sent, measured.requests.failed]
     row += [measured.request_per_s, measured.output_tokens_per_s, measured.total_tokens_per_s]
     for name in latencies:

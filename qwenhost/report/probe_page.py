@@ -168,7 +168,7 @@ def _points(swept: Sweep) -> dict[str, Any]:
                 words.milliseconds(point.measurements.tpot_ms.p50),
                 words.milliseconds(point.measurements.tpot_ms.p99),
                 words.percent(point.kept_slo / point.judged, 1) if point.judged else words.DASH,
-                "void" if point.measurements.void else point.verdict,
+                "void" if point.measurements.void else point.said,
             ]
             for point in swept.points
         ],

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenhost.probe.arrivals import SLOTS_PER_S, closed_loop, schedule
+from qwenhost.probe.arrivals import SLOTS_PER_S, after_rush, closed_loop, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,3 +267,33 @@ def test_slots_open_evenly_and_not_all_at_once(concurrency: int, ramp_up: float)
     assert all(step >= 1 / SLOTS_PER_S - 1e-9 for step in steps)
     assert steps == pytest.approx([max(1 / SLOTS_PER_S, ramp_up / concurrency)] * len(steps), rel=1e-3)
     assert due[-1] <= max(ramp_up, concurrency / SLOTS_PER_S)
+
+
+@pytest.mark.parametrize("law", ["constant", "poisson", "gamma"])
+def test_a_rush_doubles_the_rate_and_then_it_is_the_rate(law: Any) -> None:
+    """300 s at 20 a second, then 300 s at 10: 6,000 and 3,000, within four standard deviations."""
+    due = after_rush(law, 10.0, rush_s=300.0, n=None, duration_s=600.0, seed=3, burstiness=1.0)
+    rush = sum(at < 300 for at in due)
+    slack = 1 if law == "constant" else 4 * math.sqrt(6000)
+    assert abs(rush - 6000) <= slack
+    assert abs(len(due) - rush - 3000) <= slack
+    assert due == sorted(due)
+    assert due[-1] < 600
+
+
+def test_a_number_of_requests_counts_those_of_the_rush() -> None:
+    """At 2 a second: four in the second of the rush, then one each half second from 1 s on."""
+    due = after_rush("constant", 2.0, rush_s=1.0, n=7, duration_s=None, seed=0, burstiness=1.0)
+    assert due == [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0]
+
+
+def test_fewer_requests_than_a_rush_has() -> None:
+    """It ends in the middle of it."""
+    due = after_rush("constant", 2.0, rush_s=1.0, n=3, duration_s=None, seed=0, burstiness=1.0)
+    assert due == [0.0, 0.25, 0.5]
+
+
+def test_a_duration_shorter_than_the_rush() -> None:
+    """Nothing follows; the rush itself is not cut, as the search never asks for that."""
+    due = after_rush("constant", 2.0, rush_s=1.0, n=None, duration_s=1.0, seed=0, burstiness=1.0)
+    assert due == [0.0, 0.25, 0.5, 0.75]

@@ -11,11 +11,12 @@ import pytest
 
 from qwenhost.facts import Slo
 from qwenhost.measurements import RequestRecord, Server
+from qwenhost.probe.bench import Point
 from qwenhost.probe.clock import LoopLag
 from qwenhost.probe.config import ProbeConfig
 from qwenhost.probe.results import Run, measurements_of
 from qwenhost.probe.store import store_of
-from qwenhost.probe.sweep import Point, Sweep
+from qwenhost.probe.sweep import Sweep
 from qwenhost.probe.timeline import cumulative, timeline
 from qwenhost.report.page import PHONE, WIDE, asset
 from qwenhost.report.probe_charts import distributions, latency_over_time
