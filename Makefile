@@ -43,6 +43,7 @@ check: install
 
 test: check engine
 	$(BIN)/pytest -m "not engine" -n $(PYTEST_WORKERS) --cov --cov-report=term:skip-covered
+	$(BIN)/python tests/layer_coverage.py
 	$(BIN)/pytest -m engine
 
 # An hour of one core, after which build/fuzz.json says how many examples each target had and what was found.
