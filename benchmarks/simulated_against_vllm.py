@@ -1,13 +1,15 @@
 """Real vLLM under four loads, and the simulated engine under the same arrivals.
 
-    python benchmarks/simulated_against_vllm.py [--requests 60]
+    python benchmarks/simulated_against_vllm.py [--requests 60] [--at-once] [--output FILE]
 
 vLLM's CPU build serves the end-to-end tests' tiny model with a small cache, once with prefix caching and
 once without. Step times come from a short calibration that no comparison uses: decoding at several batch
 sizes, and prompts of several lengths one at a time. Then other loads (below what it carries, bursts, a cache
 too small, a shared prefix) are offered while ``/metrics`` is read every 50 ms; the simulated engine gets the
 instants and lengths that were really sent. Compared: running, waiting and cache use over time, preemptions,
-prefix hits, and TTFT, TPOT and end-to-end latency. Writes results/simulated_against_vllm-DATE.json and .md.
+prefix hits, and TTFT, TPOT and end-to-end latency. ``cpu_wait_share`` is how much of a load's time the real
+engine was ready to run and had no core, because of other processes: where it is not small, the calibration
+holds no more and ``predicted`` says little. Writes results/simulated_against_vllm-DATE.json and .md, or FILE.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiohttp
 import numpy as np
+import psutil
 from common import RESULTS, write_result
 from simulated_replay import Replay, compare, replay
 from tiny_vllm import Engine, Sample, read_config, sample_metrics, served
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 FLAGS: Final = ("--max-model-len", "2048", "--max-num-seqs", "6", "--max-num-batched-tokens", "512")
 VOCABULARY: Final = 300
 BATCHES: Final = (1, 2, 3, 4, 6)
+AT_ONCE: Final = ("cache exhausted", "shared prefix")
 PROMPTS: Final = (16, 128, 256, 384, 500)
 
 
@@ -156,10 +160,17 @@ def main() -> int:
     """Serve, calibrate, offer, replay, compare, store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument(
+        "--at-once", action="store_true",
+        help="one engine, two loads, all requests together: the same queue on any machine",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, help="write the rows here and no results")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     engines: list[dict[str, Any]] = []
-    for engine in (Engine(caching=True, blocks=40), Engine(caching=False, blocks=28)):
+    for engine in (Engine(caching=True, blocks=40), Engine(caching=False, blocks=28))[
+        : 2 - arguments.at_once
+    ]:
         with tempfile.TemporaryDirectory() as folder, served(engine, FLAGS, Path(folder)) as url:
             rng = random.Random(20261123)  # noqa: S311 - not a secret
             config = read_config(url, engine, FLAGS)
@@ -167,17 +178,31 @@ def main() -> int:
             times = calibrate(url, rng)
             print(config, times, file=sys.stderr, flush=True)
             engines.append({"config": repr(config), "step_times": times._asdict()})
-            for name, asks in loads(rng, times, arguments.requests).items():
+            offered = loads(rng, times, arguments.requests)
+            if arguments.at_once:
+                offered = {name: [ask._replace(at_s=0.0) for ask in offered[name]] for name in AT_ONCE}
+            for name, asks in offered.items():
                 rows.append(one(url, name, config, times, asks))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps({"engines": engines, "rows": rows}))
+        return 0
     print(write_result("simulated_against_vllm", {"engines": engines, "rows": rows}))
     (RESULTS / "simulated_against_vllm.md").write_text(table(rows))
     return 0
 
 
+def core_wait_s() -> float:
+    """Seconds that the engine's main threads have waited for a core since they began; this one's apart."""
+    children = psutil.Process().children(recursive=True)
+    return sum(int(Path(f"/proc/{p.pid}/schedstat").read_text().split()[1]) for p in children) / 1e9
+
+
 def one(url: str, name: str, config: EngineConfig, times: StepTimes, asks: list[Ask]) -> dict[str, Any]:
     """One load on both engines."""
+    waited_s = core_wait_s()
     answers, samples = asyncio.run(offer(url, asks, sampled=True))
+    waited_s = core_wait_s() - waited_s
     arrivals = [(answer.sent_s, answer.ask.prompt, answer.ask.output_tokens) for answer in answers]
     simulated = replay(config, times.seconds, arrivals, outside_s=times.outside_s)
     paced = replay(config, times.seconds, arrivals, outside_s=times.outside_s, pace=samples)
@@ -192,6 +217,7 @@ def one(url: str, name: str, config: EngineConfig, times: StepTimes, asks: list[
     return {
         "load": name,
         "prefix_caching": config.enable_prefix_caching,
+        "cpu_wait_share": waited_s / max(answer.last_s for answer in answers),
         "predicted": compare(arrivals, real, simulated),
         "paced": compare(arrivals, real, paced),
     }
@@ -205,13 +231,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         "Measured / predicted / paced; running, waiting and cache use are means over the run of what",
         "`/metrics` said every 50 ms. `predicted`: step times from the calibration alone. `paced`: each step",
         "ends when the real engine's did, so that only the scheduler's decisions differ. Latencies are the",
-        "prediction's errors; they hold as far as the machine was idle (its load is in the JSON).",
+        "prediction's errors; they hold as far as the engine had its cores: how long it had to wait for one,",
+        "as a share of the time, is beside them.",
         "",
         (
             "| load | prefix caching | running | waiting | cache use | preemptions | prefix hit tokens "
-            "| TTFT median, p90 | TPOT median, p90 | E2E median, p90 |"
+            "| TTFT median, p90 | TPOT median, p90 | E2E median, p90 | waits for a core |"
         ),
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         s, paced = row["predicted"], row["paced"]
@@ -224,7 +251,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         ]
         errors = [f"{s[name]['p50']:+.1%}, {s[name]['p90']:+.1%}" for name in ("ttft", "tpot", "e2e")]
         caching = "on" if row["prefix_caching"] else "off"
-        lines.append(f"| {' | '.join([row['load'], caching, *pairs, *counts, *errors])} |")
+        wait = f"{row['cpu_wait_share']:.0%}"
+        lines.append(f"| {' | '.join([row['load'], caching, *pairs, *counts, *errors, wait])} |")
     return "\n".join(lines) + "\n"
 
 
