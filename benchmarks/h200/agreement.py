@@ -31,28 +31,33 @@ FIGURES = ("output_tokens_per_s", "ttft_ms", "tpot_ms")
 
 
 def run(stage: Stage) -> dict[str, Any]:
-    """Rounds of both, each first in turn; means, and each client's own spread."""
-    load = Load(4, 16, 64, 16) if stage.rehearsal else Load(32, 128, 1024, 256)
-    plan = stage.plan(CHECKPOINT, "--num-speculative-tokens", "0", "--concurrency", str(load.concurrency))
+    """The rounds on an engine of their own, where step_times left no time for them."""
+    plan = stage.plan(CHECKPOINT, "--num-speculative-tokens", "0", "--no-enable-prefix-caching")
     chosen = plan["chosen"]
     flags = stage.flags(engine_flags(chosen["vllm_argv"]))
-    rounds: dict[str, list[dict[str, float]]] = {"qwenhost": [], "vllm bench serve": []}
     with engine.running(
         stage.argv(flags, CHECKPOINT, PORT),
-        {**chosen["vllm_env"], **stage.env},
+        stage.environment(chosen["vllm_env"]),
         stage.out / "logs" / "agreement.log",
         port=PORT,
-        within_s=stage.start_within_s,
+        within_s=min(stage.start_within_s, stage.remaining_s()),
     ) as up:
-        for number in range(ROUNDS):
-            turns = [("qwenhost", ours), ("vllm bench serve", theirs)]
-            for name, client in turns if number % 2 == 0 else reversed(turns):
-                rounds[name].append(client(stage, up, load))
+        return rounds(stage, up)
+
+
+def rounds(stage: Stage, up: engine.Engine) -> dict[str, Any]:
+    """Rounds of both on a running engine, each first in turn; means, and each client's own spread."""
+    load = Load(4, 16, 64, 16) if stage.rehearsal else Load(32, 64, 1024, 256)
+    found: dict[str, list[dict[str, float]]] = {"qwenhost": [], "vllm bench serve": []}
+    for number in range(ROUNDS):
+        turns = [("qwenhost", ours), ("vllm bench serve", theirs)]
+        for name, client in turns if number % 2 == 0 else reversed(turns):
+            found[name].append(client(stage, up, load))
     return {
         "load": load._asdict(),
-        "rounds": rounds,
+        "rounds": found,
         "summary": {
-            name: {f: summary([r[f] for r in rows]) for f in FIGURES} for name, rows in rounds.items()
+            name: {f: summary([r[f] for r in rows]) for f in FIGURES} for name, rows in found.items()
         },
     }
 

@@ -37,14 +37,18 @@ PLATFORMS = (
 
 # Not imported on the path of this model on Hopper: seen by importing vLLM 0.26's server, engine core,
 # model, FP8 and GPTQ layers, FlashAttention and Gated DeltaNet backends with these missing. They serve
-# Blackwell (CuTe DSL and what it needs), MLA, video, or a compiler that the machine has by itself.
+# Blackwell, MLA, video, or a compiler that the machine has by itself. CuTe DSL is brought along, for
+# CUDA 13 alone: FlashInfer 0.6.14's Gated DeltaNet prefill, which vLLM 0.26 takes on Hopper, is written
+# in it. Its import fails quietly without; the first prompt, in the profile run at start, then fails aloud.
 NOT_NEEDED = re.compile(
-    r"^(nvidia-.*|tilelang|tokenspeed-.*|pynvvideocodec|z3-solver|quack-kernels|torchcodec|cuda-(tile|python)"
+    r"^(nvidia-(?!cutlass-dsl(-libs-(base|core|cu13))?$).*|tilelang|tokenspeed-.*|pynvvideocodec|z3-solver|quack-kernels|torchcodec|cuda-(tile|python)"
     r"|humming-kernels|fastsafetensors|torch|torchaudio|torchvision|triton|sentry-sdk|fastapi-cloud-cli)$"
 )
 
-# Of vLLM's own tree: GPU code for other architectures, and other Pythons' builds.
+# Of vLLM's own tree: GPU code for other architectures, and other Pythons' builds. FlashAttention 2 is the
+# largest library of all; get_flash_attn_version takes 3 on Hopper wherever its import succeeds.
 TRIMMED = (
+    "vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so",
     "vllm/third_party/fmha_sm100/*",
     "vllm/third_party/deep_gemm/_C.cpython-3[01][0134]-*",
     "vllm/_flashmla_C.abi3.so",
@@ -62,7 +66,8 @@ def main() -> None:
     parser.add_argument("--torch", default="2.11.0", help="the target's, which is not brought along")
     parser.add_argument("--transformers", default="5.17.0", help="the target's")
     parser.add_argument("--python", default="3.12")
-    parser.add_argument("--piece-mib", type=int, default=56)
+    parser.add_argument("--piece-mib", type=int, default=48)
+    parser.add_argument("--preset", type=int, default=6, help="of xz: 1 takes a fifth of 6's time")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     present = {normal(re.split(r"[=@ ]", line)[0]) for line in arguments.present.read_text().splitlines()}
@@ -78,7 +83,7 @@ def main() -> None:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(site)  # noqa: S202 - wheels of the index, as pip unpacks them
         trim(site)
-        cut(pack(site, Path(scratch) / "site.tar.xz"), arguments, wanted)
+        cut(pack(site, Path(scratch) / "site.tar.xz", arguments.preset), arguments, wanted)
     shutil.copy(HERE / "assemble.py", arguments.out / "assemble.py")
 
 
@@ -140,7 +145,7 @@ def trim(site: Path) -> None:
                 path.unlink()
 
 
-def pack(site: Path, packed: Path) -> Path:
+def pack(site: Path, packed: Path, preset: int) -> Path:
     """One reproducible archive: sorted names, no owners, no times."""
 
     def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -149,7 +154,7 @@ def pack(site: Path, packed: Path) -> Path:
         member.mtime = 0
         return member
 
-    with lzma.open(packed, "wb", preset=6) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+    with lzma.open(packed, "wb", preset=preset) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
         for path in sorted(site.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 archive.add(path, arcname=str(path.relative_to(site)), filter=plain)

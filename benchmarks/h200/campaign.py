@@ -1,96 +1,134 @@
-"""The whole campaign on one H200 without a network, in steps that each end in under eight minutes.
+"""The whole campaign on one H200 without a network, in calls that each end by themselves.
 
-    python benchmarks/h200/campaign.py memory|step_times|serving|agreement|verdict|all --out DIR [--rehearse]
+    python benchmarks/h200/campaign.py all --out DIR [--pack $OUT/results.tar.gz] [--seconds 560]
+    python benchmarks/h200/campaign.py memory|step_times|... --out DIR [--rehearse]
+    python benchmarks/h200/campaign.py all --out DIR --dry-run --budget-s 1800
 
 Every result is a file of its own under ``DIR/results``, written as soon as it is there; what exists is
-not measured again, so a call that is cut off goes on where it was. ``--seconds`` bounds a call: no start
-is begun that could not end within it. ``--rehearse`` runs the same code here on vLLM's CPU build with a
-tiny model; its figures mean nothing and say so.
+not measured again (``--again`` repeats what failed), so a call that is cut off goes on where it was. No
+piece is begun that could not end within ``--seconds``. ``--rehearse`` runs the same code on vLLM's CPU
+build with a tiny model; its figures mean nothing and say so.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
+import json
+import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import agreement
 import counted_steps
 import memory
+import preflight
+import schedule
 import serving
 import stage as stages
 import verdict
+from engine import EngineFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from schedule import Piece
 
-START_S = 150.0
-"""Allowed for one start and its measurement in the memory step."""
-SEARCH_S = 240.0
-STEPS = ("memory", "step_times", "serving", "agreement", "verdict")
+STEPS = ("preflight", "memory", "step_times", "serving", "agreement", "verdict")
+REHEARSED_PIECE_S = 60.0
+MORE_TO_COME = 75
+"""EX_TEMPFAIL of sysexits.h."""
 
 
 def main() -> int:
     """Run what was asked for until the time is up; 75 while something is left."""
+    arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that the engine is stopped on the way out.
+    begun = time.monotonic()
+    stage = (stages.rehearsal if arguments.rehearse else stages.h200)(arguments.out.resolve())
+    stage = replace(stage, pack=arguments.pack, deadline=begun + arguments.seconds)
+    todo = [piece for piece in asked(arguments) if not done(stage, piece, again=arguments.again)]
+    if arguments.dry_run:
+        print(schedule.table(arguments.budget_s, arguments.bundle_pieces, todo))
+        return 0
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    left = 0
+    for piece in todo:
+        needs_s = min(piece.needs_s, REHEARSED_PIECE_S) if stage.rehearsal else piece.needs_s
+        if done(stage, piece, again=arguments.again):  # Measured beside another piece meanwhile.
+            continue
+        # None overtakes: the next call has all its time for it. The last call takes what still fits.
+        if (left and not arguments.fill) or stage.remaining_s() < needs_s:
+            left += 1
+            continue
+        print(f"{time.monotonic() - begun:5.0f} s  {piece.name}", flush=True)
+        result = measured(stage, piece)
+        stage.keep(piece.step, piece.key, result)
+        print(f"{time.monotonic() - begun:5.0f} s    {result.get('failed', 'kept')}", flush=True)
+    stage.hand_back()
+    print(f"{left} left" if left else "complete")
+    return MORE_TO_COME if left else 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", choices=(*STEPS, "all"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=450.0)
-    parser.add_argument("--only", help="of the memory step: one start by name")
+    parser.add_argument("--seconds", type=float, default=schedule.CALL_S, help="of this call")
+    parser.add_argument("--only", help="one piece of the step by name, e.g. int4 or chat-plan")
+    parser.add_argument("--pack", type=Path, help="archive of results and logs, kept whole at any moment")
+    parser.add_argument("--again", action="store_true", help="repeat what failed")
+    parser.add_argument("--fill", action="store_true", help="last call of a lease: take what still fits")
     parser.add_argument("--rehearse", action="store_true")
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    stage = (stages.rehearsal if arguments.rehearse else stages.h200)(arguments.out.resolve())
-    deadline = time.monotonic() + arguments.seconds
-    left = 0
-    for step, key, needs_s in work(stage, arguments):
-        remaining = deadline - time.monotonic()
-        if remaining < needs_s:
-            left += 1
-            continue
-        print(f"{step} {key}", flush=True)
-        result = measure(stage, step, key, remaining)
-        if result.get("done") is False:  # Gone on with in the next call.
-            left += 1
-            continue
-        stage.keep(step, key, result)
-        print(f"  {'FAILED' if 'failed' in result else 'kept'}", flush=True)
-    print(f"{left} left" if left else "complete")
-    return 75 if left else 0
+    parser.add_argument("--dry-run", action="store_true", help="print the schedule and start nothing")
+    parser.add_argument("--budget-s", type=float, default=1800.0, help="of the whole lease, for --dry-run")
+    parser.add_argument("--bundle-pieces", type=int, default=6, help="calls that carry one, for --dry-run")
+    return parser.parse_args()
 
 
-def work(stage: stages.Stage, arguments: argparse.Namespace) -> Iterator[tuple[str, str, float]]:
-    """What is still to be measured, and the seconds it takes at least."""
-    quick = 60.0 if stage.rehearsal else START_S
-    asked = set(STEPS) if arguments.step == "all" else {arguments.step}
-    starts = [name for name in memory.STARTS if arguments.only in (None, name)] if "memory" in asked else []
-    yield from (("memory", name, quick) for name in starts if not stage.has("memory", name))
-    if "step_times" in asked:
-        yield from (("step_times", checkpoint, 2 * quick) for checkpoint in counted_steps.CHECKPOINTS)
-    for preset, flag_set in itertools.product(serving.PRESETS, serving.FLAG_SETS):
-        if "serving" in asked and not stage.has("serving", f"{preset}-{flag_set}"):
-            yield "serving", f"{preset}-{flag_set}", 2 * quick
-    for step in ("agreement", "verdict"):
-        if step in asked and not stage.has(step, "result"):
-            yield step, "result", 2 * quick if step == "agreement" else 0.0
+def asked(arguments: argparse.Namespace) -> list[Piece]:
+    """The pieces of this call in the order of their worth."""
+    return [
+        piece
+        for piece in schedule.pieces()
+        if arguments.step in ("all", piece.step) and arguments.only in (None, piece.key)
+    ]
 
 
-def measure(stage: stages.Stage, step: str, key: str, remaining: float) -> dict[str, object]:
+def done(stage: stages.Stage, piece: Piece, *, again: bool) -> bool:
+    """Whether there is a result, which may be how it failed."""
+    if not stage.has(piece.step, piece.key):
+        return False
+    return not again or "failed" not in json.loads(stage.result(piece.step, piece.key).read_text())
+
+
+def measured(stage: stages.Stage, piece: Piece) -> dict[str, Any]:
+    """A piece's result; that it failed is one too, and the rest goes on."""
+    begun = time.monotonic()
+    try:
+        result = measure(stage, piece)
+    except (stages.StepFailedError, EngineFailedError, OSError, LookupError, ValueError) as failed:
+        result = {"failed": f"{type(failed).__name__}: {failed}"}
+    return {**result, "took_s": time.monotonic() - begun, "ended_at": time.strftime("%FT%TZ", time.gmtime())}
+
+
+def measure(stage: stages.Stage, piece: Piece) -> dict[str, Any]:
     """One piece of work."""
-    if step == "memory":
-        return memory.run(stage, key)
-    if step == "step_times":
-        return counted_steps.run(stage, key, remaining - 30)
-    if step == "serving":
-        preset, flag_set = key.rsplit("-", 1)
-        within = 20.0 if stage.rehearsal else min(SEARCH_S, remaining - START_S)
-        return serving.run(stage, preset, flag_set, within)
-    return agreement.run(stage) if step == "agreement" else verdict.run(stage)
+    match piece.step:
+        case "preflight":
+            return preflight.run(stage)
+        case "memory":
+            return memory.run(stage, piece.key)
+        case "step_times":
+            return counted_steps.run(stage, piece.key)
+        case "serving":
+            return serving.run(stage, *piece.key.rsplit("-", 1))
+        case "agreement":
+            return agreement.run(stage)
+        case _:
+            return verdict.run(stage)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(main())

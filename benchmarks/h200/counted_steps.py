@@ -10,22 +10,30 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import agreement
 import engine
-from memory import engine_flags
+from memory import engine_flags, keep_check
+from stage import StepFailedError
 
 if TYPE_CHECKING:
     from stage import Stage
 
 PORT = 8102
-SAMPLE_EVERY_S = 0.25
-CHECKPOINTS = ("gptq-int4", "fp8")
-PREFILLS = 6
+SAMPLE_EVERY_S = 0.2
+PREFILLS = 4
+STEP_TOKENS = 8192
+"""Prompt tokens of one engine step, as planned (--max-num-batched-tokens)."""
+AGREEMENT_BEFORE_TOKENS = 200_000
+"""The loads that take longest wait until the agreement is measured."""
+RESERVE_S = 45.0
+"""Left of the call when the last load begins: the longest of them, and the engine's stop."""
 VOID = 5
 """Exit code of a run whose own client was the bottleneck: kept, with its reason."""
 STEPS, GENERATED, PROMPTS = (
@@ -63,47 +71,83 @@ class Sampler(threading.Thread):
         return self.rows
 
 
-def run(stage: Stage, checkpoint: str, seconds_left: float) -> dict[str, Any]:
-    """All loads that fit the cache and the time, cheapest first; each is kept at once."""
-    deadline = time.monotonic() + seconds_left
-    top = max(stage.batches)
-    plan = stage.plan(
-        checkpoint, "--num-speculative-tokens", "0", "--no-enable-prefix-caching",
-        "--max-num-seqs", str(top), "--concurrency", str(top),
-        "--max-model-len", str(2 * max(stage.contexts)),
-    )  # fmt: skip
+def run(stage: Stage, checkpoint: str) -> dict[str, Any]:
+    """All loads that fit the cache and the time, cheapest first; each is kept at once.
+
+    The start's memory is held against its prediction too, and for the Int4 checkpoint the agreement of the
+    probe with vLLM's client is measured on the same engine: each start costs minutes.
+    """
+    top, plan = widest(stage, checkpoint)
     chosen = plan["chosen"]
     flags = stage.flags(engine_flags(chosen["vllm_argv"]))
-    tokens = chosen["kv_cache"]["tokens"]
-    loads = [(b, c) for c in stage.contexts for b in stage.batches if b * (c + stage.decode_tokens) < tokens]
-    todo = [("decode", b, c) for b, c in sorted(loads, key=lambda load: load[0] * load[1])]
-    todo += [("prefill", 1, c) for c in stage.contexts]
-    todo = [load for load in todo if not stage.has("step_times", key(checkpoint, *load))]
-    left_out = [
-        list(load) for load in ((b, c) for c in stage.contexts for b in stage.batches) if load not in loads
-    ]
-    if not todo:
-        return {"done": True, "left_out_by_cache": left_out}
+    cache = chosen["kv_cache"]
+    asked = [("decode", b, c) for c in stage.contexts for b in stage.batches]
+    asked += [("prefill", 1, c) for c in stage.contexts]
+    loads = [load for load in asked if load[1] <= top and blocks(stage, *load, cache) <= cache["num_blocks"]]
+    loads.sort(key=lambda load: load[1] * load[2])
+    todo = [load for load in loads if not stage.has("step_times", key(checkpoint, *load))]
+    predicted = {load: predict(stage, checkpoint, top, *load[1:]) for load in todo}
+    left: list[tuple[str, int, int]] = []
     with engine.running(
         stage.argv(flags, checkpoint, PORT),
-        {**chosen["vllm_env"], **stage.env},
+        stage.environment(chosen["vllm_env"]),
         stage.out / "logs" / f"step_times-{checkpoint}.log",
         port=PORT,
-        within_s=stage.start_within_s,
+        within_s=min(stage.start_within_s, stage.remaining_s()),
     ) as up:
-        for kind, batch, context in todo:
-            if time.monotonic() > deadline:
-                return {"done": False, "left_out_by_cache": left_out}
-            measure = decode if kind == "decode" else prefill
-            predicted = predict(stage, checkpoint, batch, context)
-            found = measure(stage, up, batch, context)
+        keep_check(stage, f"step_times-{checkpoint}", checkpoint, up)
+        wants_agreement = checkpoint == agreement.CHECKPOINT and not stage.has("agreement", "result")
+        for at, load in enumerate(todo):
+            if wants_agreement and load[1] * load[2] > AGREEMENT_BEFORE_TOKENS:
+                stage.keep("agreement", "result", agreement.rounds(stage, up))
+                wants_agreement = False
+            if stage.remaining_s() < RESERVE_S:
+                left = todo[at:]
+                break
+            kind, batch, context = load
+            found = (decode if kind == "decode" else prefill)(stage, up, batch, context)
             stage.keep(
                 "step_times",
-                key(checkpoint, kind, batch, context),
+                key(checkpoint, *load),
                 {"checkpoint": checkpoint, "kind": kind, "batch": batch, "context": context,
-                 "argv_flags": flags, "predicted": predicted, **found},
+                 "argv_flags": flags, "predicted": predicted[load], **found},
             )  # fmt: skip
-    return {"done": True, "left_out_by_cache": left_out}
+        if wants_agreement and stage.remaining_s() > RESERVE_S:
+            stage.keep("agreement", "result", agreement.rounds(stage, up))
+    return {
+        "max_num_seqs": top,
+        "left_out_by_cache": [load for load in asked if load not in loads],
+        "left_out_by_time": left,
+    }
+
+
+def widest(stage: Stage, checkpoint: str) -> tuple[int, dict[str, Any]]:
+    """The largest of the batches for whose states there is room, and the plan that runs so many."""
+    for top in sorted(stage.batches, reverse=True):
+        plan = stage.plan_if_any(checkpoint, *pins(stage, top), "--concurrency", str(top))
+        if plan is not None:
+            return top, plan
+    raise StepFailedError(f"no plan for {checkpoint} runs even {min(stage.batches)} at once")
+
+
+def pins(stage: Stage, top: int) -> tuple[str, ...]:
+    """What every plan of this step holds fixed."""
+    return (
+        "--num-speculative-tokens", "0", "--no-enable-prefix-caching",
+        "--max-num-seqs", str(top), "--max-model-len", str(2 * max(stage.contexts)),
+    )  # fmt: skip
+
+
+def blocks(stage: Stage, kind: str, batch: int, context: int, cache: dict[str, Any]) -> int:
+    """Cache blocks of a load: each sequence's states beside its tokens'."""
+    tokens = context + (output_tokens(stage, batch, context) if kind == "decode" else 1)
+    per_sequence: int = cache["state_blocks_per_sequence"] + math.ceil(tokens / cache["block_size"])
+    return batch * per_sequence
+
+
+def output_tokens(stage: Stage, batch: int, context: int) -> int:
+    """So many that all run together after the last one's prompt was computed."""
+    return stage.decode_tokens + math.ceil(batch * context / STEP_TOKENS)
 
 
 def key(checkpoint: str, kind: str, batch: int, context: int) -> str:
@@ -111,25 +155,23 @@ def key(checkpoint: str, kind: str, batch: int, context: int) -> str:
     return f"{checkpoint}-{kind}-{batch}x{context}"
 
 
-def predict(stage: Stage, checkpoint: str, batch: int, context: int) -> dict[str, Any]:
-    """The plan's estimate for the same load, drawn before it is measured."""
-    plan = stage.plan(
-        checkpoint, "--num-speculative-tokens", "0", "--no-enable-prefix-caching",
-        "--max-num-seqs", str(max(stage.batches)), "--concurrency", str(batch),
-        "--input-tokens", str(context), "--output-tokens", str(stage.decode_tokens),
-        "--max-model-len", str(2 * max(stage.contexts)),
+def predict(stage: Stage, checkpoint: str, top: int, batch: int, context: int) -> dict[str, Any] | None:
+    """The plan's estimate for the same load, drawn before anything runs."""
+    plan = stage.plan_if_any(
+        checkpoint, *pins(stage, top), "--concurrency", str(batch),
+        "--input-tokens", str(context), "--output-tokens", str(output_tokens(stage, batch, context)),
     )  # fmt: skip
-    estimate: dict[str, Any] = plan["chosen"]["estimate"]
-    return estimate
+    return plan["chosen"]["estimate"] if plan else None
 
 
 def decode(stage: Stage, up: engine.Engine, batch: int, context: int) -> dict[str, Any]:
-    """Two waves of requests; the windows in which nothing but decode ran."""
+    """One wave of requests; the windows in which nothing but decode ran, and every reading."""
     sampler = Sampler(up)
     sampler.start()
     measured = probe(
-        stage, up, concurrency=batch, requests=2 * batch, context=context, output=stage.decode_tokens
-    )
+        stage, up, concurrency=batch, requests=batch, context=context,
+        output=output_tokens(stage, batch, context),
+    )  # fmt: skip
     rows = sampler.stop()
     steps = []
     for earlier, later in itertools.pairwise(rows):
@@ -149,6 +191,7 @@ def decode(stage: Stage, up: engine.Engine, batch: int, context: int) -> dict[st
         if times
         else None,
         "tokens_per_step": statistics.median(row["tokens_per_step"] for row in steps) if steps else None,
+        "readings": rows,
         "probe": measured,
     }
 
@@ -174,7 +217,7 @@ def probe(
     stage.call(
         *stage.qwenhost, "probe", up.url, "--concurrency", str(concurrency), "--requests", str(requests),
         "--input-tokens", str(context), "--output-tokens", str(output), "--save", str(path),
-        "--warmup", "1", "--endpoint", "completions", "--json", accept=(0, VOID),
+        "--warmup", "0" if output > 1 else "1", "--endpoint", "completions", "--json", accept=(0, VOID),
     )  # fmt: skip
     measured: dict[str, Any] = json.loads(Path(path).read_text())
     return measured

@@ -12,11 +12,11 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 STOP_WITHIN_S = 30.0
 
@@ -49,15 +49,21 @@ def running(
 ) -> Iterator[Engine]:
     """Start, wait until it answers a request, stop with all it started.
 
+    An engine that a killed call left behind, as it lives in a session of its own, is ended first: it holds
+    the GPU's memory and the port.
+
     Raises:
         EngineFailedError: it did not come up.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    left_behind = log.parent / "engine.pid"
+    end_left_behind(left_behind)
     url, begun = f"http://127.0.0.1:{port}", time.monotonic()
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            argv, env={**os.environ, **env}, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+            argv, env=dict(env), stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
+    left_behind.write_text(f"{process.pid}\n")
     try:
         while not answers(url):
             if process.poll() is not None or time.monotonic() - begun > within_s:
@@ -66,6 +72,7 @@ def running(
         yield Engine(url, log, time.monotonic() - begun)
     finally:
         stop(process)
+        left_behind.unlink(missing_ok=True)
 
 
 def answers(url: str) -> bool:
@@ -89,9 +96,30 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_WITHIN_S)
     deadline = time.monotonic() + STOP_WITHIN_S
-    while time.monotonic() < deadline:  # Workers of the group may outlive its leader for a moment.
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
+    while members(process.pid) and time.monotonic() < deadline:  # Workers may outlive the group's leader.
         time.sleep(0.2)
+
+
+def members(group: int) -> list[str]:
+    """Command lines of a process group's living members; zombies that nobody reaps hold nothing."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # Gone in the meantime.
+            state, _parent, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def end_left_behind(note: Path) -> None:
+    """End the process group noted there, if it is still an engine's."""
+    if not note.is_file():
+        return
+    group = int(note.read_text())
+    if any("vllm" in command.lower() for command in members(group)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        deadline = time.monotonic() + STOP_WITHIN_S
+        while members(group) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    note.unlink()

@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import engine
+from stage import StepFailedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stage import Stage
 
 # The first of each pair are the ones that decide; a lease may end before the list does.
@@ -43,19 +46,35 @@ def run(stage: Stage, name: str) -> dict[str, Any]:
     try:
         with engine.running(
             stage.argv(flags, checkpoint, PORT),
-            {**chosen["vllm_env"], **stage.env},
+            stage.environment(chosen["vllm_env"]),
             log,
             port=PORT,
-            within_s=stage.start_within_s,
+            within_s=min(stage.start_within_s, stage.remaining_s()),
         ) as up:
             found["ready_s"] = up.ready_s
     except engine.EngineFailedError as failed:
         return {**found, "failed": str(failed), "argv_flags": flags}
-    check = stage.call(
+    return {**found, "argv_flags": flags, "check": check(stage, checkpoint, log)}
+
+
+def check(stage: Stage, checkpoint: str, log: Path) -> dict[str, Any]:
+    """A start-up log held against the plan for the same flags."""
+    text = stage.call(
         *stage.qwenhost, "plan", *stage.hardware, "--checkpoint", checkpoint,
         "--vllm-version", stage.vllm_version, "--check", str(log), "--json",
     )  # fmt: skip
-    return {**found, "argv_flags": flags, "check": json.loads(check)}
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def keep_check(stage: Stage, name: str, checkpoint: str, up: engine.Engine) -> None:
+    """The memory result of a start made for another step; its log may lack a line, which loses no more."""
+    found: dict[str, Any] = {"checkpoint": checkpoint, "ready_s": up.ready_s}
+    try:
+        found["check"] = check(stage, checkpoint, up.log)
+    except StepFailedError as failed:
+        found["failed"] = str(failed)
+    stage.keep("memory", name, found)
 
 
 def engine_flags(argv: list[str]) -> list[str]:

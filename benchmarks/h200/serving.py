@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import engine
-from memory import engine_flags
+from memory import engine_flags, keep_check
 
 if TYPE_CHECKING:
     from stage import Stage
@@ -26,7 +26,11 @@ RECIPE = (
 )  # fmt: skip
 
 
-def run(stage: Stage, preset: str, flag_set: str, seconds: float) -> dict[str, Any]:
+SEARCH_S = 150.0
+STOP_S = 20.0
+
+
+def run(stage: Stage, preset: str, flag_set: str) -> dict[str, Any]:
     """Start with one set of flags and search the highest rate that keeps the preset's SLO."""
     plan = stage.plan(CHECKPOINT, "--workload", preset)
     chosen = plan["chosen"]
@@ -43,11 +47,13 @@ def run(stage: Stage, preset: str, flag_set: str, seconds: float) -> dict[str, A
     try:
         with engine.running(
             stage.argv(flags, CHECKPOINT, PORT),
-            {**(chosen["vllm_env"] if flag_set == "plan" else {}), **stage.env},
+            stage.environment(chosen["vllm_env"] if flag_set == "plan" else {}),
             stage.out / "logs" / f"serving-{preset}-{flag_set}.log",
             port=PORT,
-            within_s=stage.start_within_s,
+            within_s=min(stage.start_within_s, stage.remaining_s()),
         ) as up:
+            keep_check(stage, f"serving-{preset}-{flag_set}", CHECKPOINT, up)
+            seconds = 20.0 if stage.rehearsal else max(30.0, min(SEARCH_S, stage.remaining_s() - STOP_S))
             stage.call(
                 *stage.qwenhost, "probe", up.url, "--workload", preset, "--distribution", "preset", *sizes,
                 "--find-rate", "--within", str(seconds), "--save-sweep", str(path), "--save", str(best),

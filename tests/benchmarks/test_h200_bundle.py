@@ -34,7 +34,7 @@ def pieces(tmp_path: Path, tools: tuple[Any, Any], monkeypatch: pytest.MonkeyPat
     # Bytes that xz cannot press: the archive must be longer than one piece.
     (site / "package" / "data.bin").write_bytes(random.Random(0).randbytes(300_000))  # noqa: S311 - bytes xz cannot press
     out.mkdir()
-    packed = bundle.pack(site, tmp_path / "site.tar.xz")
+    packed = bundle.pack(site, tmp_path / "site.tar.xz", 1)
     settings = Namespace(out=out, piece_mib=1, python="3.12", vllm="0.26.0", torch="2.11.0")
     monkeypatch.setattr(bundle, "MIB", 2**16)
     bundle.cut(packed, settings, ["vllm==0.26.0", "other==1"])
@@ -85,7 +85,7 @@ def test_the_archive_is_the_same_each_time(tmp_path: Path, tools: tuple[Any, Any
         site.mkdir()
         for name in sorted(("b", "a", "c"), reverse=turn == "two"):
             (site / name).write_text(name)
-        packed.append(bundle.pack(site, tmp_path / f"{turn}.xz").read_bytes())
+        packed.append(bundle.pack(site, tmp_path / f"{turn}.xz", 1).read_bytes())
     assert packed[0] == packed[1]
     with tarfile.open(tmp_path / "one.xz") as archive:
         assert {(m.uid, m.mtime, m.uname) for m in archive.getmembers()} == {(0, 0, "")}
