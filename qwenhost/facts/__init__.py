@@ -16,7 +16,7 @@ from qwenhost.facts.api_prices import (
     TokenizerRatio,
     TokenRates,
 )
-from qwenhost.facts.base import AtLeastOne, Basis, Positive, Source, Value
+from qwenhost.facts.base import AtLeastOne, Basis, NotNegative, Positive, Share, Source, Value
 from qwenhost.facts.calibrations import Calibration, KernelConstants
 from qwenhost.facts.catalog import Catalog
 from qwenhost.facts.checkpoints import Checkpoint, QualityNote, Sharding, WeightFormat, WeightPart
@@ -45,12 +45,14 @@ __all__ = [
     "ImageRule",
     "KernelConstants",
     "ModuleGroup",
+    "NotNegative",
     "OwnedGpu",
     "Positive",
     "QualityNote",
     "RateLimit",
     "RatePeriod",
     "Sharding",
+    "Share",
     "Slo",
     "Source",
     "TokenRates",

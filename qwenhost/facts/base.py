@@ -29,3 +29,7 @@ Basis = Literal["measured", "modelled", "assumed"]
 # Of what is divided by: held where a document is read, since a file may hold anything.
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from qwenhost.facts import Slo, Value, Workload
+from qwenhost.facts import AtLeastOne, Positive, Slo, Value, Workload
 from qwenhost.files import decode_document, encode_document, read_document
 from qwenhost.node import Node
 from qwenhost.plan.engine import CheckpointRef, EngineArgs, LoraOptions, Parallelism
@@ -88,8 +88,8 @@ class PlanInputs(Value, frozen=True, kw_only=True):
     slo: Slo
     objective: Objective
     pins: Pins
-    concurrency: int | None
-    rate: float | None
+    concurrency: AtLeastOne | None
+    rate: Positive | None
     gpu_price: GpuPriceRef | None
     catalog_digest: str
     newest_fact: str

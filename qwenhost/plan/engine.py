@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from qwenhost.facts import AtLeastOne, Value
+from qwenhost.facts import AtLeastOne, Share, Value
 
 DEFAULT_VLLM_VERSION = "0.33.0"
 
@@ -76,17 +76,17 @@ class SpeculativeConfig(Value, frozen=True, kw_only=True):
     """vLLM's ``--speculative-config``."""
 
     method: str = "mtp"
-    num_speculative_tokens: int
+    num_speculative_tokens: AtLeastOne
     moe_backend: str | None = None
 
 
 class EngineArgs(Value, frozen=True, kw_only=True):
     """vLLM engine arguments under vLLM's names; ``extra`` carries those not named here."""
 
-    max_model_len: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    gpu_memory_utilization: float
+    max_model_len: AtLeastOne
+    max_num_seqs: AtLeastOne
+    max_num_batched_tokens: AtLeastOne
+    gpu_memory_utilization: Share
     kv_cache_dtype: str = "auto"
     """``auto`` (= BF16 for this family), ``fp8``..."""
     enable_prefix_caching: bool = True
@@ -111,9 +111,9 @@ class EngineArgs(Value, frozen=True, kw_only=True):
 class LoraOptions(Value, frozen=True, kw_only=True):
     """Adapters to serve beside the model, in vLLM's names."""
 
-    max_loras: int = 1
+    max_loras: AtLeastOne = 1
     """Adapters in one batch, each with a slot on the GPU."""
-    max_lora_rank: int = 16
+    max_lora_rank: AtLeastOne = 16
     lora_target_modules: tuple[str, ...] = ()
     """Suffixes of module names that take adapters; empty = every linear layer, experts and embeddings."""
     lora_modules: Mapping[str, str] = {}

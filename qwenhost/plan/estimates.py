@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qwenhost.facts import Basis, Value
+from qwenhost.facts import AtLeastOne, Basis, NotNegative, Value
 
 Bound = Literal["hbm", "flops", "link", "host", "kv", "none"]
 
@@ -44,24 +44,24 @@ class MemoryBreakdown(Value, frozen=True, kw_only=True):
 class KvCache(Value, frozen=True, kw_only=True):
     """The block pool of one GPU (one data-parallel rank), as vLLM lays it out."""
 
-    num_blocks: int
-    block_size: int
+    num_blocks: NotNegative
+    block_size: AtLeastOne
     """Tokens per attention block on one rank."""
-    block_bytes: int
-    tokens: int
+    block_bytes: NotNegative
+    tokens: NotNegative
     """What vLLM logs as "GPU KV cache size"."""
     max_concurrency_at_max_model_len: float
-    bytes_per_token: int
+    bytes_per_token: NotNegative
     """Per GPU, all attention layers."""
-    state_bytes_per_sequence: int
+    state_bytes_per_sequence: NotNegative
     """Gated DeltaNet state blocks held by a running sequence, per GPU."""
-    state_blocks_per_sequence: int
+    state_blocks_per_sequence: NotNegative
     """Steady state of a running request."""
-    reserved_blocks_per_sequence: int
+    reserved_blocks_per_sequence: NotNegative
     """What vLLM charges a request in its concurrency figure, state blocks only."""
-    context_parallel_size: int = 1
+    context_parallel_size: AtLeastOne = 1
     """Ranks that hold different tokens of one block."""
-    prefix_match_unit: int | None = None
+    prefix_match_unit: AtLeastOne | None = None
     """Tokens at whose multiples prefix hits end; None = what a block stands for."""
 
     @property

@@ -118,18 +118,6 @@ def _api_price(row: Any, known: Known) -> Iterator[Problem]:
                 yield ("periods", i, "usd_per_mtok", bucket), f"{rate} is negative"
 
 
-def _workload(row: Any, known: Known) -> Iterator[Problem]:
-    del known
-    for name in ("input_tokens", "output_tokens"):
-        if getattr(row, name).mean <= 0:
-            yield (name, "mean"), "expected more than 0"
-    shares = ("prefix_hit_5m", "prefix_hit_1h", "prefix_hit_unbounded", "thinking_share", "mean_over_peak")
-    for name in shares:
-        share = getattr(row, name)
-        if share is not None and not 0 <= share <= 1:
-            yield (name,), f"{share} is not within 0 to 1"
-
-
 def _assumption(row: Any, known: Known) -> Iterator[Problem]:
     del known
     if not row.low <= row.value <= row.high:
@@ -159,7 +147,6 @@ _RULES: Final[Mapping[str, Callable[[Any, Known], Iterator[Problem]]]] = {
     "gpu_prices": _gpu_price,
     "owned_gpus": _owned_gpu,
     "api_prices": _api_price,
-    "workloads": _workload,
     "assumptions": _assumption,
     "calibrations": _calibration,
 }

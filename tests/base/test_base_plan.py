@@ -277,3 +277,54 @@ def test_a_node_and_a_plan_are_not_taken_for_one_another() -> None:
     """Each names what it found and what it wants."""
     with pytest.raises(BadInputError, match=r"schema is 'qwenhost.plan/1', expected 'qwenhost.node/1'"):
         node_from_json(plan_to_json(PLAN))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        # each ended in a division by zero, an empty range or a logarithm of nothing, once it was used
+        ("chosen.kv_cache.block_size", 0, ">= 1"),
+        ("chosen.kv_cache.context_parallel_size", 0, ">= 1"),
+        ("chosen.kv_cache.prefix_match_unit", 0, ">= 1"),
+        ("chosen.kv_cache.num_blocks", -1, ">= 0"),
+        ("chosen.kv_cache.state_blocks_per_sequence", -3, ">= 0"),
+        ("chosen.engine_args.max_model_len", 0, ">= 1"),
+        ("chosen.engine_args.max_num_seqs", 0, ">= 1"),
+        ("chosen.engine_args.max_num_batched_tokens", -1, ">= 1"),
+        ("chosen.engine_args.gpu_memory_utilization", 1.01, "<= 1.0"),
+        ("chosen.engine_args.gpu_memory_utilization", 0, "> 0.0"),
+        ("inputs.workload_detail.input_tokens.mean", 0, "> 0.0"),
+        ("inputs.workload_detail.output_tokens.p99", -1, "> 0.0"),
+        ("inputs.workload_detail.prefix_hit_1h", 1.5, "<= 1.0"),
+        ("inputs.workload_detail.mean_over_peak", 0, "> 0.0"),
+        ("inputs.slo.percentile", 150, "<= 100.0"),
+        ("inputs.concurrency", 0, ">= 1"),
+        ("inputs.rate", -0.1, "> 0.0"),
+    ],
+)
+def test_a_figure_that_cannot_be_is_refused_before_it_is_used(path: str, value: float, said: str) -> None:
+    """By its key and the limit it breaks."""
+    with pytest.raises(BadInputError) as caught:
+        plan_from_json(changed(path, value))
+    assert f"{said} - at `$.{path}`" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("chosen.kv_cache.num_blocks", 0),
+        ("chosen.kv_cache.state_blocks_per_sequence", 0),
+        ("chosen.kv_cache.prefix_match_unit", None),
+        ("chosen.engine_args.gpu_memory_utilization", 1.0),
+        ("inputs.workload_detail.prefix_hit_1h", 0.0),
+        ("inputs.workload_detail.thinking_share", 1.0),
+        ("inputs.slo.percentile", 100.0),
+        ("inputs.concurrency", 1),
+        ("chosen.memory_per_gpu.kv_cache_bytes", -(2**30)),  # where the model does not fit
+    ],
+)
+def test_a_figure_at_its_limit_is_taken(path: str, value: Any) -> None:
+    document: Any = json.loads(plan_to_json(plan_from_json(changed(path, value))))
+    for word in path.split("."):
+        document = document[word]
+    assert document == value
