@@ -8,6 +8,7 @@ token; the engine's own prefill-time histogram gives its seconds.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -32,8 +33,12 @@ STEP_TOKENS = 8192
 """Prompt tokens of one engine step, as planned (--max-num-batched-tokens)."""
 AGREEMENT_BEFORE_TOKENS = 200_000
 """The loads that take longest wait until the agreement is measured."""
-RESERVE_S = 45.0
-"""Left of the call when the last load begins: the longest of them, and the engine's stop."""
+AGREEMENT_S = 130.0
+"""Left of the call when the agreement begins: vLLM's client takes its time to start, three times."""
+RESERVE_S = 40.0
+"""Left of the call when a load begins, beside its prompts: its decode, and the engine's stop."""
+SLOWEST_PREFILL_TOKENS_PER_S = 8000.0
+"""Below any estimate for one H200: whether a load still fits, not a figure."""
 VOID = 5
 """Exit code of a run whose own client was the bottleneck: kept, with its reason."""
 STEPS, GENERATED, PROMPTS = (
@@ -99,26 +104,36 @@ def run(stage: Stage, checkpoint: str) -> dict[str, Any]:
         wants_agreement = checkpoint == agreement.CHECKPOINT and not stage.has("agreement", "result")
         for at, load in enumerate(todo):
             if wants_agreement and load[1] * load[2] > AGREEMENT_BEFORE_TOKENS:
-                stage.keep("agreement", "result", agreement.rounds(stage, up))
+                agree(stage, up)
                 wants_agreement = False
-            if stage.remaining_s() < RESERVE_S:
+            kind, batch, context = load
+            if stage.remaining_s() < RESERVE_S + batch * context / SLOWEST_PREFILL_TOKENS_PER_S:
                 left = todo[at:]
                 break
-            kind, batch, context = load
-            found = (decode if kind == "decode" else prefill)(stage, up, batch, context)
+            try:
+                found = (decode if kind == "decode" else prefill)(stage, up, batch, context)
+            except StepFailedError as failed:  # The others are not lost with it.
+                found = {"failed": str(failed)}
             stage.keep(
                 "step_times",
                 key(checkpoint, *load),
                 {"checkpoint": checkpoint, "kind": kind, "batch": batch, "context": context,
                  "argv_flags": flags, "predicted": predicted[load], **found},
             )  # fmt: skip
-        if wants_agreement and stage.remaining_s() > RESERVE_S:
-            stage.keep("agreement", "result", agreement.rounds(stage, up))
+        if wants_agreement:
+            agree(stage, up)
     return {
         "max_num_seqs": top,
         "left_out_by_cache": [load for load in asked if load not in loads],
         "left_out_by_time": left,
     }
+
+
+def agree(stage: Stage, up: engine.Engine) -> None:
+    """The agreement on this engine, if there is time; if it fails it stays to be measured."""
+    if stage.remaining_s() > AGREEMENT_S:
+        with contextlib.suppress(StepFailedError):
+            stage.keep("agreement", "result", agreement.rounds(stage, up))
 
 
 def widest(stage: Stage, checkpoint: str) -> tuple[int, dict[str, Any]]:

@@ -63,7 +63,7 @@ def pieces() -> tuple[Piece, ...]:
         *(Piece("serving", f"{preset}-recipe", START_S, 150, "goodput") for preset in serving.PRESETS),
         *(_memory(name) for name in memory.STARTS if name not in (*FIRST_STARTS, *LAST_STARTS)),
         *(_memory(name) for name in LAST_STARTS),
-        Piece("agreement", "result", START_S, 60, "where step_times had no time for it"),
+        Piece("agreement", "result", START_S, 110, "where step_times had no time for it"),
         Piece("verdict", "result", 0, 10, "needs no GPU: also possible elsewhere"),
     )
 
