@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
+import json
 import math
 import statistics
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qwenhost.errors import BadInputError
 from qwenhost.facts import Slo
-from qwenhost.measurements import Percentiles, RequestRecord, goodput, percentile, percentiles
+from qwenhost.measurements import (
+    Lag,
+    Load,
+    MeasuredWorkload,
+    Measurements,
+    Percentiles,
+    RequestCounts,
+    RequestRecord,
+    Server,
+    goodput,
+    load_measurements,
+    measurements_to_json,
+    percentile,
+    percentiles,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FINITE = st.floats(-1e9, 1e9)
 
@@ -165,3 +186,54 @@ def test_a_wider_limit_never_loses_requests(
     assert (
         goodput(records, Slo(ttft_ms=strict), 10).fraction <= goodput(records, Slo(ttft_ms=wide), 10).fraction
     )
+
+
+NONE = percentiles([])
+RUN = Measurements(
+    workload=MeasuredWorkload(id="chat", endpoint="chat", mean_input_tokens=500.0, mean_output_tokens=101.0),
+    load=Load(kind="open", rate=2.0, arrivals="poisson", duration_s=30.0, rate_window_s=(1.0, 29.0)),
+    requests=RequestCounts(sent=60, completed=59, failed=1, by_error={"cut_stream": 1}),
+    output_tokens_per_s=200.0, input_tokens_per_s=1000.0, total_tokens_per_s=1200.0, request_per_s=2.0,
+    ttft_ms=percentiles([300.0, 100.0]), tpot_ms=NONE, itl_ms=NONE, e2e_ms=NONE,
+    goodput=goodput([record()], Slo(ttft_ms=500.0), 30.0), send_lag_ms=Lag(p50=0.1, p99=2.0, max=3.0),
+    server=Server(name="vllm", version=None, model="m", url="http://127.0.0.1:1"),
+    started_at=dt.datetime(2026, 11, 24, 3, 0, tzinfo=dt.UTC), machine={"cores": 2},
+    confidence={"ttft_ms_p50": (212.0, 240.5)},
+)  # fmt: skip
+
+
+def test_a_run_survives_its_file(tmp_path: Path) -> None:
+    """The figures of an empty sample stay none, intervals stay pairs, the moment keeps its zone."""
+    path = tmp_path / "run.json"
+    path.write_bytes(measurements_to_json(RUN))
+    found = load_measurements(path)
+    assert found == RUN
+    assert found.started_at.utcoffset() == dt.timedelta(0)
+    document = json.loads(path.read_bytes())
+    assert document["schema"] == "qwenhost.measurements/1"
+    # between 100 and 300: the mean and the middle are 200, p90 lies nine tenths of the way
+    assert document["ttft_ms"] == {"mean": 200.0, "p50": 200.0, "p90": 280.0, "p95": 290.0, "p99": 298.0}
+    assert set(document["tpot_ms"].values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("load", {"kind": "half-open", "duration_s": 1}, "$.load.kind"),
+        ("requests", {"sent": 1, "completed": 1}, "missing required field `failed` - at `$.requests`"),
+        ("started_at", "yesterday", "$.started_at"),
+        ("confidence", {"ttft_ms_p50": [1.0]}, "$.confidence[...]"),
+        ("ttft_ms", None, "$.ttft_ms"),
+        ("output_tokens_per_s", 1e300, "number beyond 1e+20 at `$.output_tokens_per_s`"),
+        ("schema", "qwenhost.plan/1", "schema is 'qwenhost.plan/1', expected 'qwenhost.measurements/1'"),
+    ],
+)
+def test_a_spoilt_run_is_refused_by_its_key(tmp_path: Path, key: str, value: object, said: str) -> None:
+    """With the file's name and how to measure one."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(measurements_to_json(RUN)) | {key: value}))
+    with pytest.raises(BadInputError) as caught:
+        load_measurements(path)
+    assert caught.value.message.startswith(f"{path}: ")
+    assert said in caught.value.message
+    assert caught.value.remedy.endswith("qwenhost probe URL --save measurements.json")
