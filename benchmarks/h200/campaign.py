@@ -83,7 +83,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="print the schedule and start nothing")
     parser.add_argument("--budget-s", type=float, default=1800.0, help="of the whole lease, for --dry-run")
-    parser.add_argument("--bundle-pieces", type=int, default=6, help="calls that carry one, for --dry-run")
+    parser.add_argument("--bundle-pieces", type=int, default=5, help="calls that carry one, for --dry-run")
     return parser.parse_args()
 
 

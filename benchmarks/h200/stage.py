@@ -166,12 +166,7 @@ NO_PLAN = 3
 
 def h200_env(out: Path) -> dict[str, str]:
     """Nothing from the network, caches kept between calls, compilers and the DSL found."""
-    cuda = next(
-        (home for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda") if home and Path(home).is_dir()),
-        None,
-    )
-    if cuda is None and (nvcc := shutil.which("nvcc")):
-        cuda = str(Path(nvcc).resolve().parents[1])
+    cuda = cuda_home()
     path = [str(Path(sys.executable).parent), *([f"{cuda}/bin"] if cuda else []), os.environ.get("PATH", "")]
     # A .pth file of CuTe DSL names this folder, and Python reads none in the folders of PYTHONPATH.
     site = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -185,6 +180,7 @@ def h200_env(out: Path) -> dict[str, str]:
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *site, *dsl]),
         **({"CUDA_HOME": cuda} if cuda else {}),
+        "CPATH": os.pathsep.join(header_folders()),
         "XDG_CACHE_HOME": str(cache),
         "VLLM_CACHE_ROOT": str(cache / "vllm"),
         "FLASHINFER_WORKSPACE_BASE": str(cache),
@@ -196,6 +192,23 @@ def h200_env(out: Path) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_DEEP_GEMM_WARMUP": "skip",  # Compiles what a load uses, in place of every shape at start.
     }
+
+
+def cuda_home() -> str | None:
+    """The toolkit's folder: one with nvcc and headers, for a wrapper of nvcc elsewhere has none beside it."""
+    homes = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
+    homes += sorted(map(str, Path("/usr/local").glob("cuda-*")), reverse=True)
+    if nvcc := shutil.which("nvcc"):
+        homes.append(str(Path(nvcc).resolve().parents[1]))
+    usable = (home for home in homes if home and Path(home, "bin", "nvcc").is_file())
+    return next((home for home in usable if Path(home, "include", "cuda_runtime.h").is_file()), None)
+
+
+def header_folders() -> list[str]:
+    """Headers of CUDA's libraries that come with PyTorch's wheels: a toolkit may hold the compiler alone."""
+    found = os.environ.get("CPATH", "").split(os.pathsep)
+    found += [str(path) for folder in sys.path for path in Path(folder).glob("nvidia/cu13/include")]
+    return [folder for folder in found if folder]
 
 
 def h200(out: Path) -> Stage:

@@ -188,12 +188,19 @@ def test_the_engine_finds_compilers_caches_and_the_folder_that_a_pth_file_names(
 ) -> None:
     dsl = tmp_path / "site" / "nvidia_cutlass_dsl" / "dsl_packages"
     dsl.mkdir(parents=True)
-    (tmp_path / "cuda").mkdir()
+    for name in ("cuda/bin/nvcc", "cuda/include/cuda_runtime.h"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    headers = tmp_path / "site" / "nvidia" / "cu13" / "include"
+    headers.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
     env = tools.stage.h200_env(tmp_path / "out")
     assert env["PYTHONPATH"].split(os.pathsep)[1:] == [str(tmp_path / "site"), str(dsl)]
     assert f"{tmp_path}/cuda/bin" in env["PATH"].split(os.pathsep)
+    assert env["CUDA_HOME"] == str(tmp_path / "cuda")
+    assert str(headers) in env["CPATH"].split(os.pathsep)
     assert env["HF_HUB_OFFLINE"] == "1"
 
 
