@@ -55,7 +55,7 @@ def milliseconds(value: float | None) -> str:
     """``420 ms``, ``4.80 s``, or a dash for None."""
     if value is None:
         return DASH
-    return f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms"
+    return f"{_three_digits(value)} ms" if abs(value) < 999.5 else f"{_three_digits(value / 1000)} s"
 
 
 def percent(share: float | None, digits: int = 0) -> str:
@@ -77,7 +77,7 @@ def quantity(value: float, unit: str) -> str:
     if unit == "share":
         return percent(value)
     if unit == "ratio":
-        return f"{value:.3g}{TIMES}"
+        return f"{_three_digits(value)}{TIMES}"
     number = f"{value:,.0f}" if value == round(value) else count(value)
     return f"{number} {unit}".strip()
 
@@ -88,3 +88,8 @@ def span(low: float, high: float, unit: str) -> str:
         return f"{usd(low)} to {usd(high)}{unit.removeprefix('USD')}"
     first, last = quantity(low, unit), quantity(high, unit)
     return f"{first.removesuffix(unit).strip() or first} to {last}"
+
+
+def _three_digits(value: float) -> str:
+    """``0.5``, ``4.8``, ``1,500``: never a power of ten for what is large."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"

@@ -92,13 +92,35 @@ def test_ticks_are_short(value: float, text: str, dollars: str) -> None:
         (None, "\N{EN DASH}"),
         (0.5, "0.5 ms"),
         (420, "420 ms"),
+        (0, "0 ms"),
+        (-5, "-5 ms"),  # a difference
         (999.4, "999 ms"),
+        (999.5, "1 s"),  # three digits of it are a thousand
         (1000, "1 s"),
+        (-4800, "-4.8 s"),
         (4800, "4.8 s"),
+        (999_499, "999 s"),
+        (999_500, "1,000 s"),  # not 1e+03 s
+        (1_500_000, "1,500 s"),
     ],
 )
 def test_latencies(value: float | None, text: str) -> None:
     assert words.milliseconds(value) == text
+
+
+@given(st.floats(0.01, 1e9))
+def test_a_latency_is_right_to_three_digits_and_never_a_power_of_ten(value: float) -> None:
+    number, unit = words.milliseconds(value).split()
+    assert re.fullmatch(r"[\d,]+(\.\d+)?", number)
+    shown = float(number.replace(",", "")) * (1000 if unit == "s" else 1)
+    assert shown == pytest.approx(value, rel=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "0.5"), (1.234, "1.23"), (999.4, "999"), (1234.0, "1,234"), (2e6, "2,000,000")]
+)
+def test_ratios(value: float, text: str) -> None:
+    assert words.quantity(value, "ratio") == f"{text}{words.TIMES}"
 
 
 @pytest.mark.parametrize(
