@@ -49,7 +49,7 @@ class Piece(NamedTuple):
 def pieces() -> tuple[Piece, ...]:
     """All of the campaign, what is worth most first."""
     return (
-        Piece("preflight", "result", 0, 90, "imports, compilers, drivers; decides on fall-backs"),
+        Piece("preflight", "result", 0, 115, "imports, compilers, drivers; decides on fall-backs"),
         Piece("step_times", "gptq-int4", COLD_START_S, 230, "decode, prefill, memory; probe agreement"),
         Piece("step_times", "fp8", COLD_START_S, 90, "decode, prefill, memory"),
         *(_memory(name) for name in FIRST_STARTS),

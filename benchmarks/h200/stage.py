@@ -181,6 +181,7 @@ def h200_env(out: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), *site, *dsl]),
         **({"CUDA_HOME": cuda} if cuda else {}),
         "CPATH": os.pathsep.join(header_folders()),
+        "LIBRARY_PATH": os.pathsep.join([str(out / "lib"), *DRIVER_FOLDERS]),
         "XDG_CACHE_HOME": str(cache),
         "VLLM_CACHE_ROOT": str(cache / "vllm"),
         "FLASHINFER_WORKSPACE_BASE": str(cache),
@@ -192,6 +193,23 @@ def h200_env(out: Path) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "VLLM_DEEP_GEMM_WARMUP": "skip",  # Compiles what a load uses, in place of every shape at start.
     }
+
+
+DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib64")
+
+
+def link_driver(out: Path, folders: tuple[str, ...] = DRIVER_FOLDERS) -> str | None:
+    """Give the linker the driver's library by the name it asks for, which only development packages hold.
+
+    Returns what it stands for, or None where no driver is.
+    """
+    drivers = (path for folder in folders if (path := Path(folder, "libcuda.so.1")).exists())
+    driver = next(drivers, None)
+    link = out / "lib" / "libcuda.so"
+    if driver is not None and not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(driver)
+    return str(driver) if driver else None
 
 
 def cuda_home() -> str | None:

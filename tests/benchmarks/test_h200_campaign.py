@@ -223,3 +223,15 @@ def test_what_found_no_rate_or_was_not_measured_is_left_out_of_the_verdict(tools
     made = tools.campaign.verdict.run(stage)["presets"]
     assert made["chat"] == {"left_out": "no rate kept the service level"}
     assert made["tool_agent"] == {"left_out": "not measured"}
+
+
+def test_the_linker_finds_the_driver_by_its_short_name(tools: Any, tmp_path: Path) -> None:
+    assert tools.stage.link_driver(tmp_path / "out", (str(tmp_path),)) is None
+    driver = tmp_path / "libcuda.so.1"
+    driver.touch()
+    for _ in ("first", "again"):
+        assert tools.stage.link_driver(tmp_path / "out", (str(tmp_path / "none"), str(tmp_path))) == str(
+            driver
+        )
+    assert (tmp_path / "out" / "lib" / "libcuda.so").resolve() == driver
+    assert str(tmp_path / "out" / "lib") in tools.stage.h200_env(tmp_path / "out")["LIBRARY_PATH"]
