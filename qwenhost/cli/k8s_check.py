@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qwenhost.kubernetes import Finding
 
 _COLOURS = {"error": "red", "warning": "yellow"}
+_MOST_FILES = 20_000
 
 
 @click.command("check", short_help="Check that rendered manifests fit together.")
@@ -72,11 +73,23 @@ def _texts(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _within(path: Path) -> list[Path]:
-    """The manifests of a folder; a name that no folder can have is a file's."""
-    with contextlib.suppress(OSError):
-        if path.is_dir():
-            return [one for one in sorted(path.rglob("*")) if one.suffix in {".yaml", ".yml", ".json"}]
-    return [path]
+    """The manifests of a folder; a name that no folder can have is a file's.
+
+    Raises:
+        BadInputError: a folder of so much that it cannot be one of manifests.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112 - pathlib's fails on a name that is too long
+        return [path]
+    found, seen = [], 0
+    for folder, _, names in os.walk(path):
+        seen += len(names) + 1
+        if seen > _MOST_FILES:
+            raise BadInputError(
+                f"{path}: more than {_MOST_FILES:,} files, no folder of manifests",
+                remedy="Name the folder that helm template --output-dir wrote.",
+            )
+        found += [Path(folder, name) for name in names if name.endswith((".yaml", ".yml", ".json"))]
+    return sorted(found)
 
 
 def _decoded(name: str, data: bytes) -> str:

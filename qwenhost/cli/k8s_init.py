@@ -58,7 +58,7 @@ def init(ctx: click.Context, request_file: Path, output: Path, termination_log: 
     except QwenhostError as error:
         message = " ".join(f"{error.message} {error.remedy}".split())
         with contextlib.suppress(OSError):
-            termination_log.write_text(message[:_LONGEST_MESSAGE])
+            termination_log.write_text(message[:_LONGEST_MESSAGE], errors="backslashreplace")
         raise
     if as_json:
         write_json(plan)

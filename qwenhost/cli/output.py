@@ -12,6 +12,7 @@ import msgspec
 from qwenhost.errors import BadInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -42,6 +43,17 @@ def hint(line: str) -> None:
     """What to do next, on stderr and only for a person at a terminal."""
     if sys.stderr.isatty():
         click.echo(click.style(line, dim=True), err=True)
+
+
+def require_folders(files: Mapping[str, Path | None]) -> None:
+    """That each file of an option can be begun where it is to lie; asked before any work is done.
+
+    Raises:
+        BadInputError: there is no such folder.
+    """
+    for flag, file in files.items():
+        if file is not None and not os.path.isdir(file.absolute().parent):  # noqa: PTH112 - long names too
+            raise BadInputError(f"{flag} {file}: no such folder", remedy="Make the folder first.")
 
 
 def make_folder(folder: Path, *, option: str) -> None:

@@ -193,10 +193,14 @@ def deliver(
     csv_dir: Path | None = None,
 ) -> None:
     """Write the files asked for, then print for a program or for people."""
-    from qwenhost.cli.output import console, say, write_json
+    from qwenhost.cli.output import console, make_folder, require_folders, say, write_json
     from qwenhost.cost import comparison_to_json
     from qwenhost.files import write_atomically
 
+    # All of them or none: what cannot be written is told before the first is.
+    require_folders({"--save": save, "--html": html})
+    if csv_dir:
+        make_folder(csv_dir, option="--csv")
     if save:
         write_atomically(save, comparison_to_json(comparison))
         say(f"Comparison: {save}")
@@ -218,11 +222,10 @@ def deliver(
 
 
 def _write_csv(comparison: Comparison, folder: Path) -> None:
-    from qwenhost.cli.output import make_folder, say
+    from qwenhost.cli.output import say
     from qwenhost.files import write_atomically
     from qwenhost.report import csv_tables
 
-    make_folder(folder, option="--csv")
     for name, text in csv_tables(comparison).items():
         write_atomically(folder / name, text)
     say(f"Tables: {folder}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from qwenhost.cli.options import json_option, load_options, workload_options
-from qwenhost.cli.output import write_json
+from qwenhost.cli.output import require_folders, write_json
 from qwenhost.cli.probe_options import content_options, schedule_options, where_options
 from qwenhost.cli.probe_sweep import sweep_options, wants_sweep
 from qwenhost.cli.probe_wishes import slo_given, take_goodput
@@ -91,7 +90,7 @@ def command(
     from qwenhost.measurements import measurements_to_json
 
     take_goodput(options)
-    _require_folders({"--save": save, "--html": html, "--csv": csv_file})
+    require_folders({"--save": save, "--html": html, "--csv": csv_file})
     _require_one_source(options)
     if wants_sweep(options):
         files = probe_sweep.Files(save=save, html=html, csv=csv_file)
@@ -127,15 +126,6 @@ def _write(
 
         slo = None if measured.goodput is None else measured.goodput.slo
         write_atomically(csv_file, requests_csv(records, slo).encode())
-
-
-def _require_folders(files: dict[str, Path | None]) -> None:
-    """Before a long run, not after it."""
-    from qwenhost.errors import BadInputError
-
-    for flag, file in files.items():
-        if file is not None and not os.path.isdir(file.absolute().parent):  # noqa: PTH112 - long names too
-            raise BadInputError(f"{flag} {file}: no such folder", remedy="Make the folder first.")
 
 
 def _require_one_source(options: dict[str, Any]) -> None:

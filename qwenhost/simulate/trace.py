@@ -42,6 +42,6 @@ def _hashes(ids: Sequence[int], prompt_tokens: int, block_size: int) -> tuple[in
     A Mooncake id names its 512 tokens together with all before them, so the id of the piece in which an
     engine block ends names that block's prefix (and up to 511 tokens more: equal means equal).
     """
-    full = prompt_tokens // block_size
+    full = min(prompt_tokens, len(ids) * MOONCAKE_BLOCK_TOKENS) // block_size
     pieces = [((index + 1) * block_size - 1) // MOONCAKE_BLOCK_TOKENS for index in range(full)]
-    return tuple(ids[piece] for piece in pieces if piece < len(ids))
+    return tuple(ids[piece] for piece in pieces)

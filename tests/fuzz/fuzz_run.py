@@ -100,7 +100,7 @@ def _check(argv: tuple[str, ...], said: Ran, given: bytes) -> None:
     if code == 2:
         assert "Error: " in err, (argv, err)
         assert len(err) < LONGEST_ERROR, (argv, len(err))
-    words = " ".join(argv) + given.decode(errors="replace")
+    words = " ".join(argv).replace("=", " ") + given.decode(errors="replace")
     if not NON_FINITE.search(words):
         assert not (found := NON_FINITE.search(out)), (argv, out[max(0, found.start() - 80) :][:160])
     if code == 0 and "--json" in argv and argv[0] not in ("logs", "serve"):

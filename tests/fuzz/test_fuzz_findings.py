@@ -17,6 +17,7 @@ from qwenhost.node import node_from_json, parse_gpus
 from qwenhost.probe.own_prompts import FilePrompts
 from qwenhost.profiles import ProfileError
 from qwenhost.profiles.parse import parse_file
+from qwenhost.simulate.trace import read_trace
 from qwenhost.traces import read_requests
 
 if TYPE_CHECKING:
@@ -89,3 +90,16 @@ def test_a_name_longer_than_the_system_takes_is_bad_input(
     said = capsys.readouterr().err
     assert "fault of qwenhost" not in said
     assert "Traceback" not in said
+
+
+def test_a_trace_of_more_tokens_than_there_are_blocks_for(tmp_path: Path) -> None:
+    """A list of 6e17 block numbers was made, to compare them with none: it filled 16 GB of memory."""
+    row = (
+        '{"type":"assistant","sessionId":"s1","timestamp":"2026-11-20T10:00:05.000Z","message":{"id":null,'
+        '"usage":{"input_tokens":3,"cache_creation_input_tokens":9223372036854775807,'
+        '"cache_read_input_tokens":900,"output_tokens":20}}}\n'
+    )
+    (tmp_path / "trace.jsonl").write_text(row)
+    (arrival,) = read_trace(tmp_path / "trace.jsonl", block_size=16)
+    assert arrival.request.prompt_tokens == 9223372036854775807 + 903
+    assert arrival.request.block_hashes == ()

@@ -292,3 +292,35 @@ def test_a_fault_of_ours_is_one_sentence(
     assert "--debug" in second
     with pytest.raises(ZeroDivisionError):
         command_line.run(["--debug", "plan", *real.NODE])
+
+
+def test_a_report_writes_all_its_files_or_none(tmp_path: Path) -> None:
+    """The page was written before the folder of tables was refused."""
+    page = tmp_path / "page.html"
+    page.write_text("kept")
+    comparison = saved(tmp_path, "comparison.json", real.comparison())
+    code, out, err = ran("report", "--json", "--csv", f"{comparison}/x", "--html", str(page), comparison)
+    assert (code, out) == (2, "")
+    assert f"--csv {comparison}/x: Not a directory" in err
+    assert page.read_text() == "kept"
+
+
+def test_a_folder_that_cannot_be_one_of_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``k8s check /`` read the whole disk."""
+    monkeypatch.setattr("qwenhost.cli.k8s_check._MOST_FILES", 10)
+    for i in range(11):
+        (tmp_path / f"{i}.txt").touch()
+    code, out, err = ran("k8s", "check", "--json", str(tmp_path))
+    assert (code, out) == (2, "")
+    assert f"{tmp_path}: more than 10 files, no folder of manifests" in err
+
+
+def test_a_name_that_is_half_a_character_is_refused_in_writing(tmp_path: Path) -> None:
+    """The refusal of k8s init goes to a file, too, which is UTF-8."""
+    log = tmp_path / "log"
+    code, _, err = ran(
+        "k8s", "init", "--request", "\udcff", "--output", str(tmp_path / "o"), "--termination-log", str(log)
+    )
+    assert code == 2
+    assert "\\udcff" in err
+    assert "\\udcff" in log.read_text()
