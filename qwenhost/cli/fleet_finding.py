@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from bisect import bisect_left
 from concurrent.futures import ProcessPoolExecutor
 from operator import attrgetter
@@ -45,6 +47,7 @@ SLACK: Final = 1.2
 SAMPLED_FROM: Final = 150_000
 """Requests from which a load is sampled."""
 MOST_WORKERS: Final = 8
+PARENT_EVERY_S: Final = 0.5
 
 
 class Screening:
@@ -77,7 +80,7 @@ class Screening:
             cores,
             mp_context=multiprocessing.get_context("fork"),
             initializer=_begin_worker,
-            initargs=(self,),
+            initargs=(self, os.getpid()),
         )
         for pools in shapes:
             bare = tuple(msgspec.structs.replace(pool, spare=0) for pool in pools)
@@ -139,9 +142,17 @@ class Screening:
 _screening: list[Screening] = []
 
 
-def _begin_worker(screening: Screening) -> None:
+def _begin_worker(screening: Screening, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asked is told, and ends this one
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _screening.append(screening)
+
+
+def _end_with(parent: int) -> None:
+    """A parent that was killed can end nobody: go when another has taken its place."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_EVERY_S)
+    os._exit(1)
 
 
 def _key(pools: tuple[Pool, ...]) -> bytes:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from qwenhost.cli.main import run
@@ -135,6 +139,34 @@ class TestFindFleet:
         assert not any(one["sampled"] for one in whole["tried"])
         best = next(one for one in sampled["tried"] if one["verdict"] == "cheapest")
         assert not best["sampled"]
+
+
+WORKERS = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from qwenhost.cli.fleet_finding import _begin_worker
+pool = ProcessPoolExecutor(
+    2, mp_context=multiprocessing.get_context("fork"), initializer=_begin_worker, initargs=(None, os.getpid())
+)
+print(pool.submit(os.getpid).result(), flush=True)
+asked = [pool.submit(time.sleep, 600) for _ in range(2)]
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_go_with_the_one_who_asked(how: signal.Signals) -> None:
+    """Those who judge samples for --find-fleet were left at it when the command was killed."""
+    with subprocess.Popen([sys.executable, "-c", WORKERS], stdout=subprocess.PIPE) as search:
+        assert search.stdout is not None
+        assert int(search.stdout.readline())
+        workers = psutil.Process(search.pid).children(recursive=True)
+        assert len(workers) == 2
+        search.send_signal(how)
+        _, left = psutil.wait_procs(workers, timeout=30)
+        for one in left:
+            one.kill()
+    assert left == []
 
 
 class TestRamp:
