@@ -19,6 +19,10 @@ T = TypeVar("T")
 _LONGEST_NAME: Final = 100
 LARGEST: Final = 1e20
 """No figure of ours comes near; products of larger ones end in infinity."""
+SMALLEST: Final = 1e-100
+"""Nor to this, beside 0: quotients by smaller ones end there, too."""
+
+_KINDS: Final = {int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "an object"}
 
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What ``msgspec.json`` raises over bytes from outside; the last where they are nested beyond reason."""
@@ -88,8 +92,8 @@ def decode_document(data: bytes, kind: type[T], *, schema: str, name: str, what:
         value = msgspec.json.decode(data, type=kind)
     except NOT_JSON as error:
         raise BadInputError(f"{name}: not {what}: {error}", remedy=remedy) from error
-    if (place := _beyond_reason(whole)) is not None:
-        raise BadInputError(f"{name}: not {what}: number beyond {LARGEST:g} at `${place}`", remedy=remedy)
+    if (strange := _beyond_reason(whole)) is not None:
+        raise BadInputError(f"{name}: not {what}: {strange}", remedy=remedy)
     return value
 
 
@@ -108,12 +112,12 @@ def require_schema(found: object, expected: str, *, name: str, remedy: str) -> N
         newer = int(other) > int(version)
         how = "Update qwenhost, which wrote it in a newer version, or make it again." if newer else ""
         remedy = f"{how or 'An older qwenhost wrote it: make it again.'} {remedy}"
-    shown = repr(found) if said is not None or found is None else f"a {type(found).__name__}"
+    shown = repr(found) if said is not None or found is None else _KINDS.get(type(found), "a long text")
     raise BadInputError(f"{name}: schema is {shown}, expected {expected!r}", remedy=remedy)
 
 
 def _beyond_reason(whole: Any) -> str | None:
-    """Where the first number stands that is too large to calculate with."""
+    """Which number is the first that is too large or too small to calculate with, and where it stands."""
     waiting: list[tuple[str, Any]] = [("", whole)]
     while waiting:
         place, value = waiting.pop()
@@ -122,7 +126,9 @@ def _beyond_reason(whole: Any) -> str | None:
         elif isinstance(value, list):
             waiting += [(f"{place}[{index}]", one) for index, one in enumerate(value)]
         elif isinstance(value, int | float) and abs(value) > LARGEST:
-            return place
+            return f"number beyond {LARGEST:g} at `${place}`"
+        elif isinstance(value, float) and 0 < abs(value) < SMALLEST:
+            return f"number below {SMALLEST:g} at `${place}`"
     return None
 
 

@@ -185,7 +185,8 @@ def run(argv: list[str]) -> int:
     except Exception as error:
         if asked.get("debug"):
             raise
-        return _show(error if isinstance(error, QwenhostError) else _too_long(error) or _fault(error))
+        known = error if isinstance(error, QwenhostError) else _too_long(error) or _no_text(error)
+        return _show(known or _fault(error))
     return result if isinstance(result, int) else 0
 
 
@@ -195,6 +196,14 @@ def _too_long(error: Exception) -> QwenhostError | None:
         return None
     said = f"{str(error.filename)[:60]}...: the name of a file or folder is too long"
     return BadInputError(said, remedy="Give a path whose parts have at most 255 characters.")
+
+
+def _no_text(error: Exception) -> QwenhostError | None:
+    """An argument of bytes that are no UTF-8 comes as halves of characters, which nothing can write."""
+    if not isinstance(error, UnicodeEncodeError) or not error.reason.startswith("surrogates not"):
+        return None
+    said = f"{error.object[error.start : error.end]!r}: bytes that are no text in UTF-8"
+    return BadInputError(said, remedy="Write the option's value or the file's name in UTF-8.")
 
 
 def _fault(error: Exception) -> QwenhostError:

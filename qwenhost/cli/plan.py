@@ -173,8 +173,9 @@ def _check_name(known: Catalog, wanted: str) -> None:
     names = {name.lower() for name in known.checkpoints}
     strange = [word for word in words_of(wanted) if word not in names and not _LAYOUT.fullmatch(word)]
     if strange or not words_of(wanted):
+        said = f"{strange[0][:60] if strange else 'nothing'!r} is no checkpoint and no layout"
         raise BadInputError(
-            f"--why-not {wanted!r}: {strange[0] if strange else 'nothing'!r} is no checkpoint and no layout",
+            f"--why-not {wanted[:60]!r}: {said}",
             remedy="Write for example bf16/TP2; the ids: qwenhost profiles list checkpoints.",
         )
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 if TYPE_CHECKING:
     from click import Context, Parameter
+
+
+MOST: Final = 1e12
+"""Where an option states no bound: no figure comes near, and products of larger ones end in infinity."""
 
 
 class FloatRange(click.FloatRange):
@@ -23,4 +27,6 @@ class FloatRange(click.FloatRange):
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value!r} is no finite number.", param, ctx)
+        if self.max is None and abs(number) > MOST:
+            self.fail(f"{value!r} is beyond {MOST:g}.", param, ctx)
         return number

@@ -255,4 +255,9 @@ def load_comparison(path: Path) -> Comparison:
             raise BadInputError(f"{path}: not a comparison: {day!r} is no date", remedy=remedy) from error
     if not found.api:
         raise BadInputError(f"{path}: not a comparison: `$.api` names no price", remedy=remedy)
+    for at, point in enumerate(found.curve):
+        for line in found.api:
+            if line.id not in point.api:
+                where = f"`$.curve[{at}].api` has no {line.id!r}"
+                raise BadInputError(f"{path}: not a comparison: {where}", remedy=remedy)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Final, Protocol
 
+from qwenhost.errors import BadInputError
 from qwenhost.facts import Value
 
 if TYPE_CHECKING:
@@ -91,5 +92,11 @@ def _stale(what: str, days: Iterable[str], as_of: dt.date, limit: int | None) ->
     oldest = min((day for day in days if day), default="")
     if not oldest or limit is None:
         return None
-    age = (as_of - dt.date.fromisoformat(oldest)).days
+    try:
+        age = (as_of - dt.date.fromisoformat(oldest)).days
+    except ValueError as error:
+        raise BadInputError(
+            f"{what}: {oldest[:40]!r} is no date",
+            remedy="Make the plan again, or correct the date in its file.",
+        ) from error
     return StaleFact(what=what, as_of=oldest, age_days=age, max_age_days=limit) if age > limit else None

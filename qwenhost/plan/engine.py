@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from qwenhost.facts import AtLeastOne, Share, Value
 
@@ -29,16 +31,20 @@ LORA_MODULES: Mapping[str, tuple[str, ...]] = {
 """Modules of this family that take LoRA adapters, each with those of the checkpoint it is merged from."""
 
 
+Ranks = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+"""Of one kind in a layout. More are no plan of ours; a file that says so would be worked on for hours."""
+
+
 class Parallelism(Value, frozen=True, kw_only=True):
     """How one engine is spread over GPUs, in vLLM's names."""
 
-    tensor_parallel_size: AtLeastOne = 1
-    pipeline_parallel_size: AtLeastOne = 1
-    data_parallel_size: AtLeastOne = 1
+    tensor_parallel_size: Ranks = 1
+    pipeline_parallel_size: Ranks = 1
+    data_parallel_size: Ranks = 1
     enable_expert_parallel: bool = False
-    decode_context_parallel_size: AtLeastOne = 1
+    decode_context_parallel_size: Ranks = 1
     """Tensor parallel ranks that hold different tokens instead of copies of one KV head."""
-    replicas: AtLeastOne = 1
+    replicas: Ranks = 1
     """Engines of this layout on the node, each on GPUs and a port of its own, behind a router."""
 
     @property

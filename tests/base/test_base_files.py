@@ -136,7 +136,18 @@ def test_a_document_is_indented_json_in_the_order_of_its_fields() -> None:
     )
 
 
-@given(st.text(), st.lists(st.floats(-1e20, 1e20), max_size=5))
+SIZES = st.just(0.0) | st.floats(1e-100, 1e20) | st.floats(-1e20, -1e-100)
+
+
+@pytest.mark.parametrize("figure", [5e-324, 9.9e-101, -1e-200])
+def test_what_divides_into_infinity_is_refused(figure: float) -> None:
+    """Zero is a figure; what is nearer to it than any of ours is a mistake."""
+    data = json.dumps({"schema": "note/1", "text": "", "figures": [0.0, figure]}).encode()
+    with pytest.raises(BadInputError, match=r"n: not a note: number below 1e-100 at `\$\.figures\[1\]`"):
+        decode_document(data, Note, schema="note/1", name="n", what="a note", remedy="r")
+
+
+@given(st.text(), st.lists(SIZES, max_size=5))
 def test_documents_survive_their_bytes(text: str, figures: list[float]) -> None:
     """Every text that is Unicode and every figure within reason to its last bit."""
     try:

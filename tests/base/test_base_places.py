@@ -101,10 +101,10 @@ def test_an_interruption_passes_and_leaves_nothing(
         ("a/-1", "'a/-1'", "Again."),
         ("", "''", "Again."),
         (None, "None", "Again."),
-        (2, "a int", "Again."),
+        (2, "a number", "Again."),
         (["a/2"], "a list", "Again."),
-        ({"a": 2}, "a dict", "Again."),
-        ("a/" + "9" * 200, "a str", "Again."),
+        ({"a": 2}, "an object", "Again."),
+        ("a/" + "9" * 200, "a long text", "Again."),
     ],
 )
 def test_another_schema_says_whose_it_is(found: object, shown: str, remedy: str) -> None:

@@ -324,3 +324,59 @@ def test_a_name_that_is_half_a_character_is_refused_in_writing(tmp_path: Path) -
     assert code == 2
     assert "\\udcff" in err
     assert "\\udcff" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("chosen.parallelism.replicas", 10**9, "Expected `int` <= 1024 - at `$.chosen.parallelism.replicas`"),
+        ("chosen.parallelism.data_parallel_size", 1025, "Expected `int` <= 1024"),
+        ("chosen.estimate.speed_of_light_fraction", 1e-320, "number below 1e-100 at `$.chosen.estimate."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [("render", "--format", "compose"), ("simulate", "--plan")])
+def test_a_plan_of_layouts_without_end(
+    tmp_path: Path, command: tuple[str, ...], place: str, value: Any, said: str
+) -> None:
+    """A list of a thousand million engines was written; a quotient by almost nothing is infinite."""
+    file = saved(tmp_path, "plan.json", changed(real.plan(), place, value))
+    code, out, err = ran(*command, file)
+    assert (code, out) == (2, "")
+    assert f"{file}: not a plan" in err
+    assert said in err
+
+
+@pytest.mark.parametrize("day", ["0", "1,5", "2026-02-31"])
+def test_a_price_of_no_day(tmp_path: Path, day: str) -> None:
+    """Its age cannot be told."""
+    file = saved(tmp_path, "plan.json", changed(real.plan(), "inputs.gpu_price.as_of", day))
+    code, out, err = ran("compare", "--plan", file)
+    assert (code, out) == (2, "")
+    assert f"GPU price: {day!r} is no date" in err
+
+
+def test_an_offer_that_the_curve_does_not_have(tmp_path: Path) -> None:
+    """Drawing it ended in a KeyError."""
+    file = saved(tmp_path, "comparison.json", changed(real.comparison(), "api.1.id", " "))
+    code, _, err = ran("report", file, "--html", str(tmp_path / "page.html"))
+    assert code == 2
+    assert f"{file}: not a comparison: `$.curve[0].api` has no ' '" in err
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("compare", "--gpus", "2xH200", "--volume", "1e308"), "'1e308' is beyond 1e+12."),
+        (("advise", "--gpus", "2xH200", "--available-kv-gib", "1e300"), "'1e300' is beyond 1e+12."),
+        (("advise", "--gpus", "2xH200", "--gpu-price=1e308"), "'1e308' is beyond 1e+12."),
+        (("doctor", "--host=\udcff"), "'\\udcff': bytes that are no text in UTF-8"),
+        (("plan", "--gpus", "2xH200", f"--why-not={'x' * 9000}"), f"{'x' * 60!r} is no checkpoint and no"),
+    ],
+)  # fmt: skip
+def test_values_beyond_reason(argv: tuple[str, ...], said: str) -> None:
+    """Were faults of ours, dollars without end, or a screenful of what had been typed."""
+    code, out, err = ran(*argv)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err) < 600

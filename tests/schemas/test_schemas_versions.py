@@ -87,10 +87,10 @@ def test_another_version_is_refused_with_what_to_do(kind: str, version: str, adv
     [
         ("qwenhost.else/1", "'qwenhost.else/1'"),
         (None, "None"),
-        (1, "a int"),
+        (1, "a number"),
         ([], "a list"),
-        ({"a": "b"}, "a dict"),
-        ("x" * 5000, "a str"),
+        ({"a": "b"}, "an object"),
+        ("x" * 5000, "a long text"),
         ("", "''"),
     ],
 )
