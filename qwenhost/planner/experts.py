@@ -6,8 +6,9 @@ import math
 from functools import lru_cache
 from typing import Final
 
-_STEPS_PER_OCTAVE: Final = 2
+_STEPS_PER_OCTAVE: Final = 4
 _OCTAVES: Final = 17  # up to 131,072 tokens; beyond, all experts
+_SIZES: Final = tuple(2 ** (step / _STEPS_PER_OCTAVE) for step in range(_OCTAVES * _STEPS_PER_OCTAVE + 1))
 
 
 class DistinctExperts:
@@ -16,35 +17,36 @@ class DistinctExperts:
     Expert i is taken with p_i = 1 - exp(-lam * exp(-decay * i / num_experts)), sum p_i = top_k;
     D(n) = sum 1 - (1 - p_i)^n. ``decay`` 0 is uniform routing. Exponential, since training balances the
     load: no expert serves most tokens, as a power law's first would, but many are seldom needed.
-    Interpolated between half octaves of n.
+    Interpolated in n between quarter octaves: D bends downwards, so the chord is never above it, and
+    at most 0.3 % below.
     """
 
     __slots__ = ("table", "top_k")
 
-    steps_per_octave: Final = _STEPS_PER_OCTAVE
+    sizes: Final = _SIZES
+    """The numbers of tokens that ``table`` is for, ascending from 1."""
 
     def __init__(self, num_experts: int, top_k: int, decay: float) -> None:
         self.top_k = top_k
         self.table = _table(num_experts, top_k, decay)
-        """D at 2^(i / steps_per_octave) tokens."""
+        """D at ``sizes``."""
 
     def __call__(self, tokens: float) -> float:
         """For one number of tokens; below one, its share of ``top_k``."""
         if tokens <= 1:
             return self.top_k * tokens
-        position = math.log2(tokens) * _STEPS_PER_OCTAVE
-        index = int(position)
+        index = int(math.log2(tokens) * _STEPS_PER_OCTAVE)
         table = self.table
         if index + 1 >= len(table):
             return table[-1]
-        return table[index] + (table[index + 1] - table[index]) * (position - index)
+        share = (tokens - _SIZES[index]) / (_SIZES[index + 1] - _SIZES[index])
+        return table[index] + (table[index + 1] - table[index]) * share
 
 
 @lru_cache(maxsize=16)
 def _table(num_experts: int, top_k: int, decay: float) -> tuple[float, ...]:
     log_misses = [math.log1p(-p) for p in _inclusion(num_experts, top_k, decay)]
-    sizes = (2 ** (step / _STEPS_PER_OCTAVE) for step in range(_OCTAVES * _STEPS_PER_OCTAVE + 1))
-    return tuple(-math.fsum(math.expm1(n * miss) for miss in log_misses) for n in sizes)
+    return tuple(-math.fsum(math.expm1(n * miss) for miss in log_misses) for n in _SIZES)
 
 
 def _inclusion(num_experts: int, top_k: int, decay: float) -> list[float]:

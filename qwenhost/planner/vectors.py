@@ -81,11 +81,9 @@ class _Table:
 
     def __init__(self, single: DistinctExperts) -> None:
         self._top_k = single.top_k
+        self._sizes = np.array(single.sizes)
         self._known = np.array(single.table)
-        self._per_octave = single.steps_per_octave
-        self._index = np.arange(len(self._known))
 
     def __call__(self, tokens: NDArray[np.float64]) -> NDArray[np.float64]:
-        position = np.log2(np.maximum(tokens, 1.0)) * self._per_octave
-        hit = np.interp(position, self._index, self._known)
+        hit = np.interp(tokens, self._sizes, self._known)
         return np.where(tokens <= 1, self._top_k * tokens, hit)

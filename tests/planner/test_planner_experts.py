@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qwenhost.plan import Parallelism
@@ -44,9 +44,17 @@ def test_even_routing_is_the_chance_to_be_missed(experts: int, top_k: int, octav
     assert DistinctExperts(experts, top_k, 0.0)(tokens) == pytest.approx(expected, rel=1e-6)
 
 
+@given(tokens=st.integers(1, 2**17), top_k=st.integers(1, 8))
+def test_between_the_table_s_sizes_no_more_than_the_formula(tokens: int, top_k: int) -> None:
+    """The chord of a curve that bends down lies under it, and near it."""
+    true = 256 * (1 - (1 - top_k / 256) ** tokens)
+    assert true * 0.997 <= DistinctExperts(256, top_k, 0.0)(tokens) <= true * (1 + 1e-6)
+
+
 @given(
     tokens=st.floats(0, 1e6), more=st.floats(0, 1e4), decay=st.sampled_from([0.0, 0.5, 2.0, 3.64, 8.0]),
 )  # fmt: skip
+@example(tokens=1.5, more=0.0, decay=0.0)
 @settings(max_examples=60)
 def test_more_tokens_touch_no_fewer_experts(tokens: float, more: float, decay: float) -> None:
     """Never more than there are, nor than the tokens ask for; popular ones among them lower the number."""
@@ -64,7 +72,8 @@ def test_a_part_of_a_token_and_all_tokens(decay: float) -> None:
     distinct = DistinctExperts(256, 8, decay)
     assert [distinct(share) for share in (0, 0.25, 1)] == [0, 2, 8]
     assert distinct(2**17) == distinct(2**30) == distinct.table[-1]
-    assert len(distinct.table) == 17 * distinct.steps_per_octave + 1
+    assert len(distinct.table) == len(distinct.sizes)
+    assert (distinct.sizes[0], distinct.sizes[-1]) == (1, 2**17)
 
 
 def refused(checkpoint: Checkpoint, layout: Parallelism) -> set[str]:
